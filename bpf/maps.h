@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Every map, and the constants that are fixed when the programs are loaded. Sizes here are placeholders: lbctl sets them from xlb_config before the maps are made.
+ * Mmappable arrays start on a page, so that their elements lie on cache lines.
+ */
+#ifndef XLB_MAPS_H
+#define XLB_MAPS_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include <xlb/abi.h>
+
+#define XLB_ARRAY(map, value_type, flags) \
+	struct { \
+		__uint(type, BPF_MAP_TYPE_ARRAY); \
+		__uint(max_entries, 1); \
+		__uint(map_flags, flags); \
+		__type(key, __u32); \
+		__type(value, value_type); \
+	} map SEC(".maps") __weak
+
+XLB_ARRAY(services, struct xlb_service, BPF_F_MMAPABLE);
+XLB_ARRAY(services6, struct xlb_service6, BPF_F_MMAPABLE);
+XLB_ARRAY(backends, struct xlb_backend, BPF_F_MMAPABLE);
+XLB_ARRAY(rings, struct xlb_ring_line, BPF_F_MMAPABLE);
+XLB_ARRAY(rotation, struct xlb_rotation, BPF_F_MMAPABLE);
+XLB_ARRAY(flows, struct xlb_flow_line, BPF_F_MMAPABLE);
+XLB_ARRAY(flows6, struct xlb_flow6_line, BPF_F_MMAPABLE);
+XLB_ARRAY(neighbours, struct xlb_neighbour, BPF_F_MMAPABLE);
+XLB_ARRAY(filter, struct xlb_filter_line, BPF_F_MMAPABLE);
+XLB_ARRAY(config, struct xlb_config, BPF_F_MMAPABLE);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, XLB_DROP_REASONS);
+	__type(key, __u32);
+	__type(value, struct xlb_drop_stats);
+} drops SEC(".maps") __weak;
+
+/* Hashes, so that a dump shows what is there and nothing else; entries are made and removed by lbctl only. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct xlb_backend_stats);
+} backend_stats SEC(".maps") __weak;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct xlb_service_stats);
+} service_stats SEC(".maps") __weak;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct xlb_service_info);
+} service_info SEC(".maps") __weak;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct xlb_device);
+} devices SEC(".maps") __weak;
+
+#endif

@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * The contract between the packet path (bpf/) and everything that reads or writes its maps.
+ *
+ * Every key and value of every pinned map is defined here and nowhere else. Structures are the same on both sides: fixed widths, padding named,
+ * sizes asserted. Fields whose type is __be16/__be32 (and addresses) are in network order; everything else is in host order.
+ *
+ * Writers: lbctl owns services, backends, rings, the filter and the configuration; the packet path owns flows, next hops and counters. A field that
+ * both touch says so. A reader needs no lock: whatever decides a packet's fate is switched by one aligned 8-byte store.
+ */
+#ifndef XLB_ABI_H
+#define XLB_ABI_H
+
+#include <linux/types.h>
+
+/* Raised whenever a structure below changes its layout or meaning. lbctl refuses a pin directory of another version. */
+#define XLB_ABI_VERSION 1
+
+#define XLB_NAME_MAX 160	/* "namespace/name:port" of Kubernetes: 63 + 1 + 63 + 1 + 15, and a NUL */
+#define XLB_WEIGHT_MAX 65535
+#define XLB_SERVICE_PROBES 16	/* slots of `services` that a lookup may visit from the key's home slot */
+#define XLB_FLOW_WAYS 4		/* flows in one line, which is what a lookup reads at once */
+#define XLB_ANSWER_BYTES 28	/* of the refused IPv4 packet, quoted in ICMP port unreachable: header and 8 bytes (RFC 792) */
+
+/* IPPROTO_TCP and IPPROTO_UDP, as an enum so that bpftool prints words. */
+enum xlb_protocol {
+	XLB_TCP = 6,
+	XLB_UDP = 17,
+};
+
+enum xlb_family {
+	XLB_IPV4 = 4,
+	XLB_IPV6 = 6,
+};
+
+/* How a packet gets to its backend. Fits in 4 bits. */
+enum xlb_forward {
+	XLB_FORWARD_NAT = 0,	/* source and destination translated; replies come back through this node */
+	XLB_FORWARD_DNAT = 1,	/* destination translated, client address kept; replies are routed through this node */
+};
+
+/* How a new flow chooses its backend. Fits in 4 bits. */
+enum xlb_scheduler {
+	XLB_SCHEDULER_MAGLEV = 0,	/* consistent hashing: the same backend on every node (Eisenbud et al., NSDI 2016) */
+	XLB_SCHEDULER_RR = 1,		/* one after the other, in the ring's order, across CPUs */
+};
+
+/* What a backend is given. */
+enum xlb_backend_state {
+	XLB_BACKEND_FREE = 0,		/* the slot is unused and no flow refers to it */
+	XLB_BACKEND_ACTIVE = 1,		/* new flows (if its weight is not 0) and known flows */
+	XLB_BACKEND_DRAINING = 2,	/* known flows only */
+	XLB_BACKEND_DOWN = 3,		/* known TCP flows only; UDP flows choose anew */
+	XLB_BACKEND_RETIRED = 4,	/* removed: nothing; the slot is freed once no flow refers to it */
+};
+
+/* Who made a service. A sync changes only what it owns. */
+enum xlb_owner {
+	XLB_OWNER_CLI = 0,
+	XLB_OWNER_FILE = 1,
+	XLB_OWNER_KUBERNETES = 2,
+};
+
+/* Where a flow stands; the index of xlb_config.timeouts. Fits in 4 bits. */
+enum xlb_flow_state {
+	XLB_FLOW_FREE = 0,
+	XLB_FLOW_CLAIMED = 1,		/* being written by a CPU; readers take it for no match */
+	XLB_FLOW_SYN = 2,		/* TCP: the client spoke, the backend has not yet. May be evicted at need */
+	XLB_FLOW_ESTABLISHED = 3,	/* TCP: both spoke (dnat: the client spoke again). Never evicted before its timeout */
+	XLB_FLOW_FIN_CLIENT = 4,	/* TCP: the client sent FIN */
+	XLB_FLOW_FIN_BACKEND = 5,	/* TCP: the backend sent FIN */
+	XLB_FLOW_CLOSED = 6,		/* TCP: FIN both ways, or RST. A SYN starts a new flow */
+	XLB_FLOW_ONEWAY = 7,		/* UDP: only the client spoke. May be evicted at need */
+	XLB_FLOW_STREAM = 8,		/* UDP: both spoke */
+	XLB_FLOW_STATES = 9,
+};
+
+/* Why a packet to a VIP was dropped: the index of `drops`. Packets that are not for a VIP are never dropped. */
+enum xlb_drop {
+	XLB_DROP_NONE = 0,		/* not a drop; never counted */
+	XLB_DROP_FLOWS_FULL = 1,	/* no room for a new flow, and none that may be evicted */
+	XLB_DROP_PORTS_EXHAUSTED = 2,	/* nat: no free source port towards this backend */
+	XLB_DROP_NO_ROUTE = 3,		/* the kernel has no route to the backend or the client */
+	XLB_DROP_ANSWER_FAILED = 4,	/* a RST or ICMP error could not be built (no room in the frame) */
+	XLB_DROP_EMIT_FAILED = 5,	/* the packet could not be handed to the device or to tc */
+	XLB_DROP_BAD_RING = 6,		/* a ring names a backend that does not exist: a bug, or a foreign writer */
+	XLB_DROP_MALFORMED = 7,		/* lengths in the headers disagree with each other or with the frame */
+	XLB_DROP_NO_FLOW = 8,		/* a RST to a flow that is not known: nothing may answer a RST (RFC 9293, 3.5.2) */
+	XLB_DROP_REASONS = 9,
+};
+
+/* An address of either family, in network order. IPv4 uses word[0]; the other three words are then zero. */
+struct xlb_address {
+	__be32 word[4];
+};
+_Static_assert(sizeof(struct xlb_address) == 16, "ABI");
+
+/*
+ * What a service does, as one word that is replaced by one store: a packet sees the old set of backends or the new one.
+ * The ring is `rings`[ring_offset .. ring_offset + ring_size); a size of 0 means that there is nobody to take new flows.
+ */
+union xlb_service_target {
+	struct {
+		__u64 ring_offset : 32;
+		__u64 ring_size : 24;
+		__u64 scheduler : 4;	/* enum xlb_scheduler */
+		__u64 forward : 4;	/* enum xlb_forward */
+	};
+	__u64 word;
+};
+_Static_assert(sizeof(union xlb_service_target) == 8, "ABI");
+
+/* A VIP of IPv4. The word is 0 where no service is; it is written last when a service is added and first when it is deleted. */
+union xlb_vip4 {
+	struct {
+		__be32 address;
+		__be16 port;
+		__u8 protocol;	/* enum xlb_protocol */
+		__u8 tombstone;	/* 1: a deleted service; a lookup goes on past it (address, port and protocol are 0) */
+	};
+	__u64 word;
+};
+_Static_assert(sizeof(union xlb_vip4) == 8, "ABI");
+
+/*
+ * `services`: an open-addressing hash table in a mmappable array whose size is a power of two. The home slot of a VIP is xlb_hash_vip4() masked; a lookup
+ * visits at most XLB_SERVICE_PROBES slots, wraps around, and ends at the first whose vip.word is 0. The index of the slot is the service's id, valid
+ * within its family; flows and backends name services by it.
+ */
+struct xlb_service {
+	union xlb_vip4 vip;
+	union xlb_service_target target;
+	__u32 generation;	/* counts the changes of this service since it was added; informative */
+	__u32 pad;
+	__u64 pad2;
+};
+_Static_assert(sizeof(struct xlb_service) == 32, "ABI");
+
+/* Port, protocol and liveness of an IPv6 VIP: tells slots apart like xlb_vip4.word. */
+union xlb_vip6_tail {
+	struct {
+		__be16 port;
+		__u8 protocol;
+		__u8 tombstone;
+		__u32 live;	/* 1: a service, or a tombstone */
+	};
+	__u64 word;
+};
+_Static_assert(sizeof(union xlb_vip6_tail) == 8, "ABI");
+
+/* `services6`: as `services`, home slot by xlb_hash_vip6(). */
+struct xlb_service6 {
+	struct xlb_address address;
+	union xlb_vip6_tail vip;
+	union xlb_service_target target;
+	__u32 generation;
+	__u32 pad;
+	__u64 pad2[3];
+};
+_Static_assert(sizeof(struct xlb_service6) == 64, "ABI");
+
+/* Where frames for a neighbour go. ifindex 0: not known. */
+struct xlb_hop {
+	__u8 destination[6];
+	__u8 source[6];
+	__u32 ifindex;
+};
+_Static_assert(sizeof(struct xlb_hop) == 16, "ABI");
+
+/*
+ * A next hop that the packet path looked up (bpf_fib_lookup) and uses until `checked` is a tick old. A changed hop goes to the slot not in use, then
+ * `current` is switched, so that a frame never gets half of each. Owned by the packet path.
+ */
+struct xlb_next_hop {
+	struct xlb_hop hop[2];
+	__u32 checked;	/* tick of the last look-up (see xlb_config.tick_shift), 0: never */
+	__u32 current;	/* 0 or 1 */
+};
+_Static_assert(sizeof(struct xlb_next_hop) == 40, "ABI");
+
+/*
+ * `backends`: an array by backend id. A backend is one endpoint of one service; the same endpoint behind two services is two backends. Id 0 is never used.
+ * An id is reused only after no flow refers to it.
+ */
+struct xlb_backend {
+	__u32 service;		/* id of its service, within the family */
+	__u8 state;		/* enum xlb_backend_state */
+	__u8 family;		/* enum xlb_family */
+	__u8 protocol;		/* enum xlb_protocol */
+	__u8 forward;		/* enum xlb_forward that its flows began with; a change of mode makes new backends */
+	__u16 weight;		/* 0..XLB_WEIGHT_MAX, as configured; the ring already holds it */
+	__be16 port;
+	__u32 delta;		/* what replacing the VIP by the backend and (nat) adding the source adds to a checksum: see xlb_delta() */
+	__u32 ifindex;		/* device that the kernel's routes name for it; used where bpf_fib_lookup may not answer */
+	__u32 vip_port;		/* __be16 port of the VIP, for replies */
+	struct xlb_next_hop next_hop;	/* owned by the packet path */
+	struct xlb_address address;
+	struct xlb_address source;	/* nat: the address of this node that the backend answers to; else zero */
+	struct xlb_address vip;
+	__u64 pad[2];
+};
+_Static_assert(sizeof(struct xlb_backend) == 128, "ABI");
+
+/* `rings`: backend ids, 16 to a line, in the ranges that services name. Slot n is line n / 16, place n % 16. */
+#define XLB_RING_LINE 16
+
+struct xlb_ring_line {
+	__u32 backend[XLB_RING_LINE];
+};
+_Static_assert(sizeof(struct xlb_ring_line) == 64, "ABI");
+
+/* `rotation`: by service id, IPv6 after IPv4 (id + xlb_config.services): how many new flows a round robin service has placed. Owned by the packet path. */
+struct xlb_rotation {
+	__u64 placed;
+};
+
+/*
+ * `flows`: 2 * xlb_config.flow_lines lines. A flow stands there twice, in the same form: in the first half under the client's tuple (xlb_hash_flow), in the second
+ * half under what a reply shows (xlb_hash_reply): for nat, the line and the way follow from the port alone, so that one slot is one port and a port is
+ * never given twice. Owned by the packet path; lbctl only reads, and clears flows of retired backends.
+ */
+union xlb_flow_key {
+	struct {
+		__be32 client;	/* IPv4 only; flows6 has the address beside it */
+		__be16 port;	/* of the client */
+		__u16 service;	/* id of the service */
+	};
+	__u64 word;
+};
+_Static_assert(sizeof(union xlb_flow_key) == 8, "ABI");
+
+/* 0 means a free slot. Changes hands by compare-and-swap. */
+union xlb_flow_value {
+	struct {
+		__u64 backend : 24;
+		__u64 state : 4;	/* enum xlb_flow_state */
+		__u64 spare : 4;
+		__u64 port : 16;	/* nat: source port towards the backend, host order; dnat: 0 */
+		__u64 seen : 16;	/* tick of the last packet, modulo 2^16 */
+	};
+	__u64 word;
+};
+_Static_assert(sizeof(union xlb_flow_value) == 8, "ABI");
+
+struct xlb_flow {
+	union xlb_flow_key key;
+	union xlb_flow_value value;
+};
+
+struct xlb_flow_line {
+	struct xlb_flow way[XLB_FLOW_WAYS];
+};
+_Static_assert(sizeof(struct xlb_flow_line) == 64, "ABI");
+
+/* `flows6`: the same with the client's address in full. */
+struct xlb_flow6 {
+	struct xlb_address client;
+	union xlb_flow_key key;
+	union xlb_flow_value value;
+};
+
+struct xlb_flow6_line {
+	struct xlb_flow6 way[XLB_FLOW_WAYS];
+};
+_Static_assert(sizeof(struct xlb_flow6_line) == 128, "ABI");
+
+/* `neighbours`: direct-mapped cache of next hops towards clients, by xlb_hash_address(). Owned by the packet path. */
+struct xlb_neighbour {
+	struct xlb_address address;
+	struct xlb_next_hop next_hop;
+	__u64 pad;
+};
+_Static_assert(sizeof(struct xlb_neighbour) == 64, "ABI");
+
+/* Packets and bytes of one direction. Bytes count from the IP header, as they were when they came in. */
+struct xlb_count {
+	__u64 packets;
+	__u64 bytes;
+};
+
+/*
+ * `backend_stats`: per CPU, by backend id, only for backends that exist. The first part says whose they are.
+ * `flows` counts the flows that began; those that go on can be read from `flows`.
+ */
+struct xlb_backend_stats {
+	struct xlb_address service_address;
+	struct xlb_address backend_address;
+	__be16 service_port;
+	__be16 backend_port;
+	__u8 protocol;		/* enum xlb_protocol */
+	__u8 family;		/* enum xlb_family */
+	__u16 pad;
+	struct xlb_count to_backend;
+	struct xlb_count to_client;
+	__u64 flows;
+};
+_Static_assert(sizeof(struct xlb_backend_stats) == 80, "ABI");
+
+/* Id of a service in maps that serve both families. */
+#define XLB_SERVICE_KEY(family, id) ((__u32)(id) | ((family) == XLB_IPV6 ? 1u << 31 : 0))
+
+/* `service_stats`: per CPU, by XLB_SERVICE_KEY(): everything that the service was sent and sent back. */
+struct xlb_service_stats {
+	struct xlb_address address;
+	__be16 port;
+	__u8 protocol;		/* enum xlb_protocol */
+	__u8 family;		/* enum xlb_family */
+	__u32 pad;
+	struct xlb_count to_backend;
+	struct xlb_count to_client;
+	__u64 flows;
+	struct xlb_count refused;	/* answered by RST or ICMP port unreachable: nobody takes new flows */
+	struct xlb_count dropped;	/* see `drops` for why */
+};
+_Static_assert(sizeof(struct xlb_service_stats) == 96, "ABI");
+
+/* `service_info`: by XLB_SERVICE_KEY(). What the packet path does not need. */
+struct xlb_service_info {
+	__u32 owner;			/* enum xlb_owner */
+	char name[XLB_NAME_MAX];	/* "namespace/name:port" or what the owner calls it; may be empty */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct xlb_service_info) == 168, "ABI");
+
+/* `drops`: per CPU, by reason. */
+struct xlb_drop_stats {
+	enum xlb_drop reason;	/* the same as the key, so that bpftool prints a word */
+	__u32 pad;
+	__u64 packets;
+};
+_Static_assert(sizeof(struct xlb_drop_stats) == 16, "ABI");
+
+/*
+ * `filter`: a bitmap with a bit for every endpoint, xlb_hash_endpoint() of address, port and protocol. A packet whose source has no bit is no reply. Bits may be
+ * set that need not be.
+ */
+#define XLB_FILTER_BITS (1u << 20)
+
+struct xlb_filter_line {
+	__u64 bits[8];
+};
+_Static_assert(sizeof(struct xlb_filter_line) == 64, "ABI");
+
+/* `devices`: by ifindex: what xlb put on a device, so that it can be taken away again, and what the packet path may do with it. */
+enum xlb_device_flags {
+	XLB_DEVICE_XDP = 1,		/* our XDP program is attached */
+	XLB_DEVICE_REDIRECT = 2,	/* attached natively: XDP_REDIRECT to it works */
+	XLB_DEVICE_TC = 4,		/* our tc programs are attached */
+	XLB_DEVICE_QDISC = 8,		/* the clsact qdisc was added by us */
+};
+
+struct xlb_device {
+	__u32 flags;	/* enum xlb_device_flags */
+	__u32 mode;	/* enum xlb_attach_mode */
+};
+
+enum xlb_attach_mode {
+	XLB_ATTACH_NONE = 0,
+	XLB_ATTACH_NATIVE = 1,
+	XLB_ATTACH_GENERIC = 2,
+};
+
+/* `config`: one element. Sizes, secrets and ports are fixed when the maps are made; the programs carry copies as constants. */
+struct xlb_config {
+	__u32 abi_version;
+	__u32 services;		/* slots of `services` and of `services6` each, a power of two, at most 65536 */
+	__u32 backends;		/* slots of `backends`, a power of two, at most 2^24 */
+	__u32 ring_slots;	/* entries of `rings` */
+	__u32 flow_lines;	/* lines of one half of `flows`, a power of two */
+	__u32 flow6_lines;	/* the same for `flows6` */
+	__u32 neighbours;	/* slots of `neighbours`, a power of two */
+	__u16 port_min;		/* nat: source ports, host order, both inclusive */
+	__u16 port_max;
+	__u64 secret[2];	/* keys the flow and endpoint hashes; random, this node's own */
+	__u32 seed;		/* of the rings and of the hash that reads them; the same on all nodes */
+	__u32 tick_shift;	/* a tick is 2^tick_shift jiffies, about a second */
+	__u32 hz;		/* jiffies in a second */
+	__u32 uplink;		/* ifindex of the first attached device; where packets to clients go if bpf_fib_lookup may not answer */
+	__u64 generation;	/* raised by lbctl under its lock at every change, so that a long-lived lbctl sees that another one wrote */
+	__u16 timeouts[16];	/* by enum xlb_flow_state, in ticks */
+};
+_Static_assert(sizeof(struct xlb_config) == 104, "ABI");
+
+/* Left in front of a packet by XDP for the tc ingress program of the same device: send it there. */
+struct xlb_note {
+	__u32 magic;	/* low half of secret[1], so that nobody else's metadata is taken for ours */
+	__u32 ifindex;
+};
+_Static_assert(sizeof(struct xlb_note) == 8, "ABI");
+
+#endif
