@@ -20,7 +20,6 @@
 #define XLB_WEIGHT_MAX 65535
 #define XLB_SERVICE_PROBES 16	/* slots of `services` that a lookup may visit from the key's home slot */
 #define XLB_FLOW_WAYS 4		/* flows in one line, which is what a lookup reads at once */
-#define XLB_ANSWER_BYTES 28	/* of the refused IPv4 packet, quoted in ICMP port unreachable: header and 8 bytes (RFC 792) */
 
 /* IPPROTO_TCP and IPPROTO_UDP, as an enum so that bpftool prints words. */
 enum xlb_protocol {
@@ -130,7 +129,7 @@ _Static_assert(sizeof(union xlb_vip4) == 8, "ABI");
 struct xlb_service {
 	union xlb_vip4 vip;
 	union xlb_service_target target;
-	__u32 generation;	/* counts the changes of this service since it was added; informative */
+	__u32 generation;	/* counts the changes of this service; odd while one is under way, so that a crash is seen and finished */
 	__u32 pad;
 	__u64 pad2;
 };
@@ -187,17 +186,22 @@ struct xlb_backend {
 	__u8 state;		/* enum xlb_backend_state */
 	__u8 family;		/* enum xlb_family */
 	__u8 protocol;		/* enum xlb_protocol */
-	__u8 forward;		/* enum xlb_forward that its flows began with; a change of mode makes new backends */
+	__u8 pad;
 	__u16 weight;		/* 0..XLB_WEIGHT_MAX, as configured; the ring already holds it */
 	__be16 port;
-	__u32 delta;		/* what replacing the VIP by the backend and (nat) adding the source adds to a checksum: see xlb_delta() */
+	__be16 vip_port;
+	__u16 pad2;
+	__u16 address_sum;	/* xlb_sum_address() of address, source and vip, for checksums */
+	__u16 source_sum;
+	__u16 vip_sum;
+	__u16 pad3;
 	__u32 ifindex;		/* device that the kernel's routes name for it; used where bpf_fib_lookup may not answer */
-	__u32 vip_port;		/* __be16 port of the VIP, for replies */
+	__u32 pad4;
 	struct xlb_next_hop next_hop;	/* owned by the packet path */
 	struct xlb_address address;
-	struct xlb_address source;	/* nat: the address of this node that the backend answers to; else zero */
+	struct xlb_address source;	/* nat: the address of this node that the backend answers to */
 	struct xlb_address vip;
-	__u64 pad[2];
+	__u64 pad5;
 };
 _Static_assert(sizeof(struct xlb_backend) == 128, "ABI");
 
