@@ -1,12 +1,102 @@
 // SPDX-License-Identifier: GPL-2.0
+/*
+ * The table that `cat PIN_DIR/counters` prints: a line for each backend, by an iterator over backend_stats, so that no process
+ * of ours has to run.
+ */
+#include <linux/bpf.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
 #include "maps.h"
 
-struct bpf_iter__bpf_map_elem;
+/* How many values the kernel hands over for an element: one for each possible CPU. Set by lbctl. */
+const volatile __u32 cpus = 1;
+
+#define TEXT_MAX 56
+
+/* The parts of the kernel's types that are read; CO-RE finds where they are. */
+struct seq_file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+	__u64 session_id;
+	__u64 seq_num;
+} __attribute__((preserve_access_index));
+
+struct bpf_iter__bpf_map_elem {
+	struct bpf_iter_meta *meta;
+	struct bpf_map *map;
+	void *key;
+	void *value;
+} __attribute__((preserve_access_index));
+
+static __always_inline void text_backend(char *text, const struct xlb_address *address, __be16 port,
+					 __u8 family)
+{
+	__u64 arguments[2] = { (__u64)(unsigned long)address, bpf_ntohs(port) };
+
+	if (family == XLB_IPV6)
+		bpf_snprintf(text, TEXT_MAX, "[%pI6c]:%u", arguments, sizeof(arguments));
+	else
+		bpf_snprintf(text, TEXT_MAX, "%pI4:%u", arguments, sizeof(arguments));
+}
+
+static __always_inline void text_service(char *text, const struct xlb_address *address, __be16 port,
+					 __u8 family, __u8 protocol)
+{
+	__u64 arguments[2] = { (__u64)(unsigned long)address, bpf_ntohs(port) };
+
+	if (family == XLB_IPV6 && protocol == XLB_UDP)
+		bpf_snprintf(text, TEXT_MAX, "[%pI6c]:%u/udp", arguments, sizeof(arguments));
+	else if (family == XLB_IPV6)
+		bpf_snprintf(text, TEXT_MAX, "[%pI6c]:%u/tcp", arguments, sizeof(arguments));
+	else if (protocol == XLB_UDP)
+		bpf_snprintf(text, TEXT_MAX, "%pI4:%u/udp", arguments, sizeof(arguments));
+	else
+		bpf_snprintf(text, TEXT_MAX, "%pI4:%u/tcp", arguments, sizeof(arguments));
+}
+
+static __always_inline const char *state_name(__u32 id)
+{
+	struct xlb_backend *backend = bpf_map_lookup_elem(&backends, &id);
+
+	if (!backend)
+		return "unknown";
+	if (backend->state == XLB_BACKEND_ACTIVE)
+		return "active";
+	if (backend->state == XLB_BACKEND_DRAINING)
+		return "draining";
+	return "down";
+}
 
 SEC("iter/bpf_map_elem")
 int xlb_counters(struct bpf_iter__bpf_map_elem *ctx)
 {
-	(void)ctx;
+	struct seq_file *seq = ctx->meta->seq;
+	const struct xlb_backend_stats *stats = ctx->value;
+	const __u32 *key = ctx->key;
+	struct xlb_address service_address, backend_address;
+	__u64 packets = 0, bytes = 0, begun = 0;
+	char service[TEXT_MAX], backend[TEXT_MAX];
+
+	if (ctx->meta->seq_num == 0)
+		BPF_SEQ_PRINTF(seq, "%-24s %-24s %-8s %12s %14s %10s\n", "SERVICE", "BACKEND",
+			       "STATE", "PACKETS", "BYTES", "FLOWS");
+	if (!key || !stats)
+		return 0;
+	for (__u32 i = 0; i < cpus; i++) {
+		packets += stats[i].to_backend.packets;
+		bytes += stats[i].to_backend.bytes;
+		begun += stats[i].flows;
+	}
+	service_address = stats->service_address;
+	backend_address = stats->backend_address;
+	text_service(service, &service_address, stats->service_port, stats->family,
+		     stats->protocol);
+	text_backend(backend, &backend_address, stats->backend_port, stats->family);
+	BPF_SEQ_PRINTF(seq, "%-24s %-24s %-8s %12llu %14llu %10llu\n", service, backend,
+		       state_name(*key), packets, bytes, begun);
 	return 0;
 }
 

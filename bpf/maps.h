@@ -27,7 +27,6 @@ XLB_ARRAY(rings, struct xlb_ring_line, BPF_F_MMAPABLE);
 XLB_ARRAY(rotation, struct xlb_rotation, BPF_F_MMAPABLE);
 XLB_ARRAY(flows, struct xlb_flow_line, BPF_F_MMAPABLE);
 XLB_ARRAY(flows6, struct xlb_flow6_line, BPF_F_MMAPABLE);
-XLB_ARRAY(neighbours, struct xlb_neighbour, BPF_F_MMAPABLE);
 XLB_ARRAY(filter, struct xlb_filter_line, BPF_F_MMAPABLE);
 XLB_ARRAY(config, struct xlb_config, BPF_F_MMAPABLE);
 
@@ -37,6 +36,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct xlb_drop_stats);
 } drops SEC(".maps") __weak;
+
+/* Per CPU, because an entry is replaced while others read. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct xlb_neighbour);
+} neighbours SEC(".maps") __weak;
 
 /* Hashes, so that a dump shows what is there and nothing else; entries are made and removed by lbctl only. */
 struct {

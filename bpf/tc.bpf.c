@@ -1,22 +1,236 @@
 // SPDX-License-Identifier: GPL-2.0
-#include "maps.h"
+/*
+ * Where XDP cannot reach: handing packets to the kernel's neighbour code, and replies that do not come in by an attached device.
+ *
+ *  xlb_ingress, on attached devices: sends on what XDP left a note about (see hop.h). On the devices of Pods, bridges
+ *  and tunnels: catches replies before this node takes them for its own, translates them, and sends them to the client.
+ *  xlb_egress, on attached devices: gives replies of this node's own Pods and sockets, whose client's address was kept
+ *  (dnat), the VIP's address as they leave by the kernel's routing.
+ *
+ * Packets here may carry half a checksum that the device is to finish, so everything is written by helpers that know.
+ */
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
 
-extern const volatile struct xlb_config cfg;
+#include "config.h"
+#include "count.h"
+#include "hop.h"
+#include "maps.h"
+#include "packet.h"
+#include "reply.h"
+#include "rewrite.h"
+#include "service.h"
+
+#define HEADERS_WANTED 128	/* pulled into the linear part, if the packet has as many */
+#define IPV4_CHECK (ETH_HLEN + offsetof(struct iphdr, check))
+#define IPV4_TTL (ETH_HLEN + offsetof(struct iphdr, ttl))
+#define IPV6_HOP_LIMIT (ETH_HLEN + offsetof(struct ipv6hdr, hop_limit))
+
+static __always_inline void skb_begin(struct __sk_buff *skb, struct packet *packet)
+{
+	if ((void *)(long)skb->data + HEADERS_WANTED > (void *)(long)skb->data_end)
+		bpf_skb_pull_data(skb, skb->len < HEADERS_WANTED ? skb->len : HEADERS_WANTED);
+	packet->data = (void *)(long)skb->data;
+	packet->end = (void *)(long)skb->data_end;
+	packet->unknown = skb->hash;
+}
+
+/* The sum that the change of addresses adds. */
+static __always_inline __s64 skb_write_addresses(struct __sk_buff *skb, const struct packet *packet,
+						 const struct translation *translation, bool ipv6)
+{
+	__be32 before[8] = {}, after[8] = {};
+	__u32 words = ipv6 ? 8 : 2;
+	__u32 offset = ETH_HLEN + (ipv6 ? offsetof(struct ipv6hdr, saddr) :
+					  offsetof(struct iphdr, saddr));
+
+	if (ipv6) {
+		address_copy(before, &packet->source);
+		address_copy(before + 4, &packet->destination);
+		address_copy(after, &translation->source);
+		address_copy(after + 4, &translation->destination);
+	} else {
+		before[0] = packet->source.word[0];
+		before[1] = packet->destination.word[0];
+		after[0] = translation->source.word[0];
+		after[1] = translation->destination.word[0];
+	}
+	if (bpf_skb_store_bytes(skb, offset, after, words * 4, 0))
+		return -1;
+	return bpf_csum_diff(before, words * 4, after, words * 4, 0);
+}
+
+static __always_inline void skb_decrease_ttl(struct __sk_buff *skb, const struct packet *packet,
+					     bool ipv6)
+{
+	__u8 ttl = packet->ttl - 1;
+
+	if (ipv6) {
+		bpf_skb_store_bytes(skb, IPV6_HOP_LIMIT, &ttl, 1, 0);
+	} else {
+		bpf_l3_csum_replace(skb, IPV4_CHECK, packet->ttl, ttl, 2);
+		bpf_skb_store_bytes(skb, IPV4_TTL, &ttl, 1, 0);
+	}
+}
+
+/* Writes a translation into the packet. */
+static __always_inline bool skb_translate(struct __sk_buff *skb, const struct packet *packet,
+					  const struct translation *translation, bool ipv6)
+{
+	__u32 before = packet->source_port | (__u32)packet->destination_port << 16;
+	__u32 after = translation->source_port | (__u32)translation->destination_port << 16;
+	__u32 transport = ETH_HLEN + packet->headers;
+	bool udp = packet->protocol == IPPROTO_UDP;
+	__u32 check = transport + (udp ? offsetof(struct udphdr, check) :
+					 offsetof(struct tcphdr, check));
+	__u64 flags = udp ? BPF_F_MARK_MANGLED_0 : 0;
+	__s64 sum = skb_write_addresses(skb, packet, translation, ipv6);
+
+	if (sum < 0)
+		return false;
+	if (!ipv6 && bpf_l3_csum_replace(skb, IPV4_CHECK, 0, sum, 0))
+		return false;
+	return !bpf_l4_csum_replace(skb, check, 0, sum, flags | BPF_F_PSEUDO_HDR) &&
+	       !bpf_l4_csum_replace(skb, check, before, after, flags | sizeof(before)) &&
+	       !bpf_skb_store_bytes(skb, transport, &after, sizeof(after), 0);
+}
+
+static __always_inline int skb_count(const struct outcome *outcome, struct packet *packet,
+				     enum verdict verdict, enum xlb_drop reason)
+{
+	packet->drop = reason;
+	count(outcome, packet, verdict);
+	return verdict == VERDICT_DROP ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+}
+
+static __always_inline void outcome_of_reply(const struct reply *reply, bool ipv6,
+					     struct outcome *outcome)
+{
+	outcome->known_service = 1;
+	outcome->service = XLB_SERVICE_KEY(ipv6 ? XLB_IPV6 : XLB_IPV4, reply->key.service);
+	outcome->backend = reply->value.backend;
+	outcome->to_client = 1;
+}
+
+/* The device towards the client; the uplink where the kernel does not say. */
+static __always_inline __u32 skb_route(struct __sk_buff *skb, const struct packet *packet,
+				       const struct translation *translation, bool ipv6)
+{
+	struct bpf_fib_lookup fib = {};
+
+	switch (hop_ask(skb, &fib, packet, translation, skb->ifindex, ipv6)) {
+	case BPF_FIB_LKUP_RET_SUCCESS:
+	case BPF_FIB_LKUP_RET_NO_NEIGH:
+		return fib.ifindex;
+	case BPF_FIB_LKUP_RET_FWD_DISABLED:
+	case BPF_FIB_LKUP_RET_UNSUPP_LWT:
+		return uplink();
+	default:
+		return 0;
+	}
+}
+
+/* A reply that came in by a device without our XDP program. */
+static __always_inline int skb_restore(struct __sk_buff *skb, struct packet *packet, bool ipv6)
+{
+	struct translation translation;
+	struct outcome outcome = {};
+	struct reply reply;
+	__u64 secret[2];
+	__u32 ifindex;
+
+	secret_get(secret);
+	if (!reply_find(packet, ipv6, secret, &reply) || packet->ttl <= 1)
+		return TC_ACT_UNSPEC;
+	packet->now = tick_now();
+	outcome_of_reply(&reply, ipv6, &outcome);
+	reply_translation(packet, &reply, ipv6, &translation);
+	flow_touch(&reply.flow, reply.value, FLOW_BY_REPLY, packet, ipv6);
+	ifindex = skb_route(skb, packet, &translation, ipv6);
+	if (!ifindex)
+		return skb_count(&outcome, packet, VERDICT_DROP, XLB_DROP_NO_ROUTE);
+	if (!skb_translate(skb, packet, &translation, ipv6))
+		return skb_count(&outcome, packet, VERDICT_DROP, XLB_DROP_EMIT_FAILED);
+	skb_decrease_ttl(skb, packet, ipv6);
+	skb_count(&outcome, packet, VERDICT_STACK, XLB_DROP_NONE);
+	return bpf_redirect_neigh(ifindex, NULL, 0, 0);
+}
+
+/* A reply of this node's own on its way out: only the VIP has to be put in. */
+static __always_inline int skb_rename(struct __sk_buff *skb, struct packet *packet, bool ipv6)
+{
+	struct translation translation;
+	struct outcome outcome = {};
+	struct reply reply;
+	__u64 secret[2];
+
+	secret_get(secret);
+	if (!reply_find(packet, ipv6, secret, &reply) || reply.value.port)
+		return TC_ACT_UNSPEC;
+	packet->now = tick_now();
+	outcome_of_reply(&reply, ipv6, &outcome);
+	reply_translation(packet, &reply, ipv6, &translation);
+	flow_touch(&reply.flow, reply.value, FLOW_BY_REPLY, packet, ipv6);
+	if (!skb_translate(skb, packet, &translation, ipv6))
+		return skb_count(&outcome, packet, VERDICT_DROP, XLB_DROP_EMIT_FAILED);
+	return skb_count(&outcome, packet, VERDICT_LOCAL, XLB_DROP_NONE);
+}
+
+/* The note of XDP, if there is one: the device to send to; 0: none. */
+static __always_inline __u32 note_read(struct __sk_buff *skb)
+{
+	struct xlb_note *note = (void *)(long)skb->data_meta;
+
+	if ((void *)(note + 1) > (void *)(long)skb->data || note->magic != (__u32)cfg.secret[1])
+		return 0;
+	return note->ifindex;
+}
+
+static __always_inline enum verdict skb_parse(struct packet *packet, bool *ret_ipv6)
+{
+	enum verdict verdict;
+	void *cursor;
+	__be16 type = parse_ethernet(packet, &cursor);
+
+	if (packet->vlan_tags)
+		return VERDICT_PASS;
+	*ret_ipv6 = type == bpf_htons(ETH_P_IPV6);
+	if (*ret_ipv6)
+		verdict = parse_ipv6(packet, &cursor);
+	else if (type == bpf_htons(ETH_P_IP))
+		verdict = parse_ipv4(packet, &cursor);
+	else
+		return VERDICT_PASS;
+	return verdict ? verdict : parse_transport(packet, cursor);
+}
 
 SEC("tc")
 int xlb_ingress(struct __sk_buff *skb)
 {
-	__u32 zero = 0;
+	struct packet packet = {};
+	__u32 ifindex = note_read(skb);
+	bool ipv6;
 
-	(void)skb;
-	return bpf_map_lookup_elem(&flows, &zero) && cfg.services ? -1 : -1;
+	if (ifindex)
+		return bpf_redirect_neigh(ifindex, NULL, 0, 0);
+	skb_begin(skb, &packet);
+	if (skb_parse(&packet, &ipv6))
+		return TC_ACT_UNSPEC;
+	return ipv6 ? skb_restore(skb, &packet, true) : skb_restore(skb, &packet, false);
 }
 
 SEC("tc")
 int xlb_egress(struct __sk_buff *skb)
 {
-	(void)skb;
-	return -1;
+	struct packet packet = {};
+	bool ipv6;
+
+	skb_begin(skb, &packet);
+	if (skb_parse(&packet, &ipv6))
+		return TC_ACT_UNSPEC;
+	return ipv6 ? skb_rename(skb, &packet, true) : skb_rename(skb, &packet, false);
 }
 
 char _license[] SEC("license") = "GPL";

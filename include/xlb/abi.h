@@ -91,7 +91,7 @@ enum xlb_drop {
 /* An address of either family, in network order. IPv4 uses word[0]; the other three words are then zero. */
 struct xlb_address {
 	__be32 word[4];
-};
+} __attribute__((aligned(8)));
 _Static_assert(sizeof(struct xlb_address) == 16, "ABI");
 
 /*
@@ -158,7 +158,13 @@ struct xlb_service6 {
 };
 _Static_assert(sizeof(struct xlb_service6) == 64, "ABI");
 
-/* Where frames for a neighbour go. ifindex 0: not known. */
+/*
+ * Where frames for a neighbour go. Device 0: no route. With XLB_HOP_STACK the frame is handed to the
+ * kernel, whose neighbour code sends it out of the device (not a plain Ethernet neighbour, not yet
+ * resolved, or a device that XDP may not send to); the addresses are then meaningless.
+ */
+#define XLB_HOP_STACK (1u << 31)
+
 struct xlb_hop {
 	__u8 destination[6];
 	__u8 source[6];
@@ -268,7 +274,7 @@ struct xlb_flow6_line {
 };
 _Static_assert(sizeof(struct xlb_flow6_line) == 128, "ABI");
 
-/* `neighbours`: direct-mapped cache of next hops towards clients, by xlb_hash_address(). Owned by the packet path. */
+/* `neighbours`: per CPU, a direct-mapped cache of next hops towards clients, by a hash of the address. Owned by the packet path. */
 struct xlb_neighbour {
 	struct xlb_address address;
 	struct xlb_next_hop next_hop;
@@ -335,8 +341,9 @@ struct xlb_drop_stats {
 _Static_assert(sizeof(struct xlb_drop_stats) == 16, "ABI");
 
 /*
- * `filter`: a bitmap with a bit for every endpoint, xlb_hash_endpoint() of address, port and protocol. A packet whose source has no bit is no reply. Bits may be
- * set that need not be.
+ * `filter`: a bitmap with a bit for every backend and every VIP, by xlb_hash_endpoint() of address, port and protocol.
+ * A packet whose source has no bit is no reply; a port of this node whose bit is set may be a VIP, and is not used for nat.
+ * Bits may be set that need not be.
  */
 #define XLB_FILTER_BITS (1u << 20)
 

@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Flows: which backend a client's packets go to, and which client a backend's packets go to.
+ *
+ * `flows` is an array of cache lines of four flows. A flow stands in it twice, in the same form:
+ *  - in the first half, in one of two lines that the client's tuple hashes to (the emptier one when it began);
+ *  - in the second half, where a reply finds it. nat: line and way follow from the port that the backend answers
+ *    to, counted from a base that the endpoint hashes to, so that taking a slot is taking a port, and a port
+ *    towards one endpoint is never given twice, whatever services it is behind. dnat: one of two lines, by a
+ *    hash of client and endpoint.
+ * Either copy holds all that matters: an established flow costs one line each way. Both are written when the state
+ * changes and once a tick; the other copy is called the twin.
+ *
+ * The table is a cache under attack: a new flow takes a free or timed out slot, else a closed flow's, else
+ * that of a flow that nobody has answered. Established flows are never evicted before their time.
+ *
+ * A slot changes hands by compare-and-swap of its value, to CLAIMED first; key and final value follow.
+ * Ways are picked by arithmetic instead of branches: the verifier then sees one path, and the CPU mispredicts none.
+ */
+#ifndef XLB_FLOW_H
+#define XLB_FLOW_H
+
+#include <xlb/hash.h>
+
+#include "config.h"
+#include "maps.h"
+#include "packet.h"
+#include "service.h"
+
+/* The client's side of a flow, as it is looked up. */
+struct flow_tuple {
+	struct xlb_address client;	/* IPv6 only */
+	union xlb_flow_key key;
+	__u64 word;			/* stands for the client's address and port: see flow_tuple_make */
+};
+
+/* A flow slot of either family: three or four words, the last two are key and value. */
+#define FLOW_WORDS(ipv6) ((ipv6) ? 4 : 2)
+
+static __always_inline __u64 *flow_key(__u64 *slot, bool ipv6)
+{
+	return slot + (ipv6 ? 2 : 0);
+}
+
+static __always_inline __u64 *flow_value(__u64 *slot, bool ipv6)
+{
+	return slot + (ipv6 ? 3 : 1);
+}
+
+static __always_inline union xlb_flow_value flow_read(__u64 *slot, bool ipv6)
+{
+	return (union xlb_flow_value){ .word = *(volatile __u64 *)flow_value(slot, ipv6) };
+}
+
+static __always_inline bool flow_swap(__u64 *slot, bool ipv6, __u64 before, __u64 after)
+{
+	return __sync_val_compare_and_swap(flow_value(slot, ipv6), before, after) == before;
+}
+
+static __always_inline __u32 flow_lines(bool ipv6)
+{
+	return ipv6 ? cfg.flow6_lines : cfg.flow_lines;
+}
+
+static __always_inline __u64 *flow_line(__u32 index, bool ipv6)
+{
+	if (ipv6)
+		return bpf_map_lookup_elem(&flows6, &index);
+	return bpf_map_lookup_elem(&flows, &index);
+}
+
+static __always_inline __u64 *flow_way(__u64 *line, __u64 way, bool ipv6)
+{
+	return line + (way & (XLB_FLOW_WAYS - 1)) * FLOW_WORDS(ipv6);
+}
+
+static __always_inline void flow_tuple_make(struct flow_tuple *tuple,
+					    const struct xlb_address *client, __be16 port,
+					    __u32 service, bool ipv6, const __u64 *secret)
+{
+	tuple->key.word = (ipv6 ? 0 : client->word[0]) | (__u64)port << 32 | (__u64)service << 48;
+	if (ipv6)
+		address_copy(&tuple->client, client);
+	tuple->word = (ipv6 ? xlb_fold(client, secret[0], secret[1]) : client->word[0]) +
+		      ((__u64)port << 32);
+}
+
+/* Two different lines of one half. */
+struct flow_lines {
+	__u32 first, second;
+};
+
+static __always_inline struct flow_lines flow_lines_of(__u64 hash, __u32 half, bool ipv6)
+{
+	__u32 mask = flow_lines(ipv6) - 1;
+	struct flow_lines lines = { .first = hash & mask, .second = hash >> 32 & mask };
+
+	lines.second ^= lines.first == lines.second;
+	lines.first += half;
+	lines.second += half;
+	return lines;
+}
+
+static __always_inline struct flow_lines flow_client_lines(const struct flow_tuple *tuple,
+							   bool ipv6, const __u64 *secret)
+{
+	__u64 word = tuple->word + ((__u64)tuple->key.service << 48);
+
+	return flow_lines_of(xlb_mix(word, secret[0], secret[1]), 0, ipv6);
+}
+
+/* dnat: where the reply copy is, from what the reply shows of the client and the endpoint. */
+static __always_inline struct flow_lines flow_reply_lines(__u64 client_word, __u64 endpoint_hash,
+							  bool ipv6, const __u64 *secret)
+{
+	return flow_lines_of(xlb_mix(client_word + endpoint_hash, secret[1], secret[0]),
+			     flow_lines(ipv6), ipv6);
+}
+
+/* nat: the one slot of a port towards an endpoint, as its line; the way is flow_port_way(). */
+static __always_inline __u32 flow_port_line(__u64 endpoint_hash, __u32 port, bool ipv6)
+{
+	__u32 place = port - cfg.port_min;
+
+	return (((__u32)endpoint_hash + place / XLB_FLOW_WAYS) & (flow_lines(ipv6) - 1)) +
+	       flow_lines(ipv6);
+}
+
+static __always_inline __u32 flow_port_way(__u32 port)
+{
+	return (port - cfg.port_min) & (XLB_FLOW_WAYS - 1);
+}
+
+/* All bits set if the word is 0, else none; the barriers keep clang from seeing a comparison in it, and branching. */
+static __always_inline __u64 mask_if_zero(__u64 word)
+{
+	word |= -word;
+	barrier_var(word);
+	word = (word >> 63) - 1;
+	barrier_var(word);
+	return word;
+}
+
+/* All bits set if a < b (as signed numbers), else none. */
+static __always_inline __u64 mask_if_less(__u64 a, __u64 b)
+{
+	__s64 difference = a - b;
+
+	barrier_var(difference);
+	difference >>= 63;
+	barrier_var(difference);
+	return difference;
+}
+
+/* A slot that was found: where it is, and its number (line * ways + way), by which functions of their own are told of it. */
+struct flow_ref {
+	__u64 *slot;
+	__u32 number;
+};
+
+/* The slot of a line and way. */
+static __always_inline bool flow_at(__u32 line_number, __u32 way, bool ipv6,
+				    struct flow_ref *ret_ref)
+{
+	__u64 *line = flow_line(line_number, ipv6);
+
+	if (!line)
+		return false;
+	ret_ref->slot = flow_way(line, way, ipv6);
+	ret_ref->number = line_number * XLB_FLOW_WAYS + way;
+	return true;
+}
+
+/* The way of a line that holds this client (with `mask` on the key); XLB_FLOW_WAYS: none does. */
+static __always_inline __u64 flow_match(__u64 *line, const struct flow_tuple *tuple, __u64 mask,
+					bool ipv6)
+{
+	const __u64 *client = (const __u64 *)&tuple->client;
+	__u64 way = XLB_FLOW_WAYS;
+
+#pragma unroll
+	for (__u64 i = 0; i < XLB_FLOW_WAYS; i++) {
+		__u64 *slot = line + i * FLOW_WORDS(ipv6);
+		__u64 differs = (*flow_key(slot, ipv6) ^ tuple->key.word) & mask;
+
+		if (ipv6)
+			differs |= (slot[0] ^ client[0]) | (slot[1] ^ client[1]);
+		/* A free slot keeps its last key. */
+		differs |= mask_if_zero(*flow_value(slot, ipv6));
+		way ^= (way ^ i) & mask_if_zero(differs);
+	}
+	return way;
+}
+
+static __always_inline bool flow_match_either(struct flow_lines lines,
+					      const struct flow_tuple *tuple, __u64 mask, bool ipv6,
+					      struct flow_ref *ret_ref)
+{
+	__u64 *line = flow_line(lines.first, ipv6);
+	__u32 number = lines.first;
+	__u64 way;
+
+	if (!line)
+		return false;
+	way = flow_match(line, tuple, mask, ipv6);
+	if (way >= XLB_FLOW_WAYS) {
+		number = lines.second;
+		line = flow_line(number, ipv6);
+		if (!line)
+			return false;
+		way = flow_match(line, tuple, mask, ipv6);
+		if (way >= XLB_FLOW_WAYS)
+			return false;
+	}
+	ret_ref->slot = flow_way(line, way, ipv6);
+	ret_ref->number = number * XLB_FLOW_WAYS + way;
+	return true;
+}
+
+/* How willingly a slot is given away: a rank for each state, 4 bits each. 0: never. */
+#define RANK_FREE 7
+#define RANK_EXPIRED 6
+#define RANK_CLOSED 5
+#define RANK_UNANSWERED 4
+#define RANKS ((__u64)RANK_FREE << XLB_FLOW_FREE * 4 | \
+	       (__u64)RANK_CLOSED << XLB_FLOW_CLOSED * 4 | \
+	       (__u64)RANK_UNANSWERED << XLB_FLOW_SYN * 4 | \
+	       (__u64)RANK_UNANSWERED << XLB_FLOW_ONEWAY * 4)
+
+static __always_inline __u64 flow_rank(union xlb_flow_value value, __u32 now)
+{
+	__u64 state = value.word >> 24 & 15;
+	__u64 age = (__u16)(now - (value.word >> 48));
+	__u64 rank = RANKS >> state * 4 & 15;
+	__u64 expired = mask_if_less(cfg.timeouts[state], age) & ~mask_if_zero(state);
+
+	return rank ^ ((rank ^ RANK_EXPIRED) & expired);
+}
+
+/* The way of a line that is given away most willingly. */
+struct flow_victim {
+	__u64 way;
+	__u64 rank;
+	__u64 free;	/* how many ways are free */
+};
+
+static __always_inline struct flow_victim flow_victim_of(__u64 *line, __u32 now, bool ipv6)
+{
+	__u64 best = 0, free = 0;
+
+#pragma unroll
+	for (__u64 i = 0; i < XLB_FLOW_WAYS; i++) {
+		union xlb_flow_value value = flow_read(line + i * FLOW_WORDS(ipv6), ipv6);
+		__u64 score = flow_rank(value, now) << 8 | i;
+
+		free -= mask_if_zero(value.word);
+		best ^= (best ^ score) & mask_if_less(best, score);
+	}
+	barrier_var(best);
+	barrier_var(free);
+	return (struct flow_victim){ .way = best & 3, .rank = best >> 8, .free = free };
+}
+
+#endif

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Getting a rewritten packet out: next hops, and the ways in which a packet leaves.
+ *
+ * The kernel's routes and neighbours decide, asked by bpf_fib_lookup once a tick for each backend and each client, not for each
+ * packet. A frame goes straight out (TX, or REDIRECT to another attached device) when the next hop is a resolved Ethernet
+ * neighbour there. All else (bridges, tunnels, Pods' devices, neighbours still to be resolved, forwarding switched off) goes by
+ * the kernel: the device's number is noted in front of the packet, and the tc ingress program of the same device hands it to
+ * bpf_redirect_neigh(), which resolves the neighbour, and keeps the packet until it has.
+ */
+#ifndef XLB_HOP_H
+#define XLB_HOP_H
+
+#include "config.h"
+#include "maps.h"
+#include "packet.h"
+#include "rewrite.h"
+
+#ifndef AF_INET
+#define AF_INET 2
+#define AF_INET6 10
+#endif
+#define LOOPBACK_IFINDEX 1
+
+static __always_inline __u32 uplink(void)
+{
+	__u32 zero = 0;
+	struct xlb_config *live = bpf_map_lookup_elem(&config, &zero);
+
+	return live ? live->uplink : 0;
+}
+
+/* Whether a frame may go straight out of that device. */
+static __always_inline bool hop_direct(__u32 ifindex, __u32 ingress)
+{
+	struct xlb_device *device;
+
+	if (ifindex == ingress)
+		return true;
+	device = bpf_map_lookup_elem(&devices, &ifindex);
+	return device && device->flags & XLB_DEVICE_REDIRECT;
+}
+
+static __always_inline long hop_ask(void *ctx, struct bpf_fib_lookup *fib,
+				    const struct packet *packet,
+				    const struct translation *translation, __u32 ingress, bool ipv6)
+{
+	fib->l4_protocol = packet->protocol;
+	fib->ifindex = ingress;
+	if (ipv6) {
+		fib->family = AF_INET6;
+		address_copy(fib->ipv6_src, &translation->source);
+		address_copy(fib->ipv6_dst, &translation->destination);
+	} else {
+		fib->family = AF_INET;
+		fib->ipv4_src = translation->source.word[0];
+		fib->ipv4_dst = translation->destination.word[0];
+	}
+	return bpf_fib_lookup(ctx, fib, sizeof(*fib), 0);
+}
+
+/*
+ * Asks the kernel and keeps the answer; an unresolved neighbour is asked for again with the next packet. `fallback` is
+ * the device to use where the kernel does not answer, 0: the uplink.
+ */
+static __always_inline void hop_refresh(void *ctx, struct xlb_next_hop *next,
+					const struct packet *packet,
+					const struct translation *translation, __u32 ingress,
+					__u32 fallback, bool ipv6)
+{
+	struct bpf_fib_lookup fib = {};
+	struct xlb_hop hop = {};
+	struct xlb_hop *old;
+	bool settled = true;
+
+	switch (hop_ask(ctx, &fib, packet, translation, ingress, ipv6)) {
+	case BPF_FIB_LKUP_RET_SUCCESS:
+		hop.ifindex = fib.ifindex;
+		if (hop_direct(fib.ifindex, ingress)) {
+			__builtin_memcpy(hop.destination, fib.dmac, 6);
+			__builtin_memcpy(hop.source, fib.smac, 6);
+		} else {
+			hop.ifindex |= XLB_HOP_STACK;
+		}
+		break;
+	case BPF_FIB_LKUP_RET_NO_NEIGH:
+		hop.ifindex = fib.ifindex | XLB_HOP_STACK;
+		settled = false;
+		break;
+	case BPF_FIB_LKUP_RET_FWD_DISABLED:
+	case BPF_FIB_LKUP_RET_UNSUPP_LWT:
+		hop.ifindex = (fallback ? fallback : uplink()) | XLB_HOP_STACK;
+		break;
+	case BPF_FIB_LKUP_RET_NOT_FWDED:
+		/* A local address, or no route: lbctl asked the kernel which. */
+		if (fallback == LOOPBACK_IFINDEX)
+			hop.ifindex = LOOPBACK_IFINDEX;
+		break;
+	default:
+		break;
+	}
+	old = next->current & 1 ? &next->hop[1] : &next->hop[0];
+	if (((__u64 *)old)[0] != ((__u64 *)&hop)[0] || ((__u64 *)old)[1] != ((__u64 *)&hop)[1]) {
+		__u32 other = (next->current & 1) ^ 1;
+		struct xlb_hop *new = other ? &next->hop[1] : &next->hop[0];
+
+		((__u64 *)new)[0] = ((__u64 *)&hop)[0];
+		((__u64 *)new)[1] = ((__u64 *)&hop)[1];
+		__sync_lock_test_and_set(&next->current, other);
+	}
+	*(volatile __u32 *)&next->checked = settled ? packet->now : 0;
+}
+
+/* The hop to use now; by value, so that it is one and the same throughout. */
+static __always_inline const struct xlb_hop *hop_current(struct xlb_next_hop *next)
+{
+	return *(volatile __u32 *)&next->current & 1 ? &next->hop[1] : &next->hop[0];
+}
+
+/* The cache entry for a client's next hop, taken over from whoever had it. */
+static __always_inline struct xlb_next_hop *neighbour_get(const struct xlb_address *address,
+							  bool ipv6)
+{
+	__u64 fold = ipv6 ? address->word[0] ^ address->word[1] ^ address->word[2] ^
+				    address->word[3] :
+			    address->word[0];
+	__u32 index = (fold * 0x9e3779b97f4a7c15ull >> 32) & (cfg.neighbours - 1);
+	struct xlb_neighbour *neighbour = bpf_map_lookup_elem(&neighbours, &index);
+
+	if (!neighbour)
+		return NULL;
+	if (!address_equal(&neighbour->address, address, true)) {
+		address_copy(&neighbour->address, address);
+		neighbour->next_hop.checked = 0;
+	}
+	return &neighbour->next_hop;
+}
+
+/* Takes the tags off a packet that leaves by another device than it came by: they belong to the link. */
+static __noinline int vlan_strip(struct xdp_md *ctx, __u32 tags)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u32 addresses[3], bytes = tags == 1 ? VLAN_TAG_BYTES : 2 * VLAN_TAG_BYTES;
+	__u16 type;
+
+	if (data + ETH_HLEN + 2 * VLAN_TAG_BYTES > end)
+		return -1;
+	__builtin_memcpy(addresses, data, sizeof(addresses));
+	type = *(__u16 *)(data + (tags == 1 ? 16 : 20));
+	if (bpf_xdp_adjust_head(ctx, bytes))
+		return -1;
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	if (data + ETH_HLEN > end)
+		return -1;
+	__builtin_memcpy(data, addresses, sizeof(addresses));
+	*(__u16 *)(data + 12) = type;
+	return 0;
+}
+
+/* Leaves the note for tc. */
+static __noinline int note_leave(struct xdp_md *ctx, __u32 ifindex, __u32 tags)
+{
+	struct xlb_note *note;
+
+	if (tags && vlan_strip(ctx, tags))
+		return -1;
+	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*note)))
+		return -1;
+	note = (void *)(long)ctx->data_meta;
+	if ((void *)(note + 1) > (void *)(long)ctx->data)
+		return -1;
+	note->magic = cfg.secret[1];
+	note->ifindex = ifindex;
+	return 0;
+}
+
+/* Sends a rewritten packet on its way. */
+static __always_inline enum verdict emit(struct xdp_md *ctx, struct packet *packet,
+					 const struct xlb_hop *hop)
+{
+	__u32 ifindex = hop->ifindex;
+	void *data = packet->data;
+
+	if (__builtin_expect(ifindex == ctx->ingress_ifindex, 1)) {
+		*(__u64 *)data = *(const __u64 *)hop->destination;
+		*(__u32 *)(data + 8) = *(const __u32 *)(hop->source + 2);
+		return VERDICT_TX;
+	}
+	if (ifindex == LOOPBACK_IFINDEX)
+		return VERDICT_LOCAL;
+	if (!ifindex) {
+		packet->drop = XLB_DROP_NO_ROUTE;
+		return VERDICT_DROP;
+	}
+	if (ifindex & XLB_HOP_STACK) {
+		if (!note_leave(ctx, ifindex & ~XLB_HOP_STACK, packet->vlan_tags))
+			return VERDICT_STACK;
+		packet->drop = XLB_DROP_EMIT_FAILED;
+		return VERDICT_DROP;
+	}
+	if (packet->vlan_tags) {
+		if (vlan_strip(ctx, packet->vlan_tags))
+			goto failed;
+		data = (void *)(long)ctx->data;
+		if (data + ETH_HLEN > (void *)(long)ctx->data_end)
+			goto failed;
+	}
+	*(__u64 *)data = *(const __u64 *)hop->destination;
+	*(__u32 *)(data + 8) = *(const __u32 *)(hop->source + 2);
+	if (bpf_redirect(ifindex, 0) == XDP_REDIRECT)
+		return VERDICT_REDIRECT;
+failed:
+	packet->drop = XLB_DROP_EMIT_FAILED;
+	return VERDICT_DROP;
+}
+
+#endif

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Recognising a reply: a packet from an endpoint that belongs to a flow. Shared by XDP and tc. */
+#ifndef XLB_REPLY_H
+#define XLB_REPLY_H
+
+#include "flow_change.h"
+#include "rewrite.h"
+
+struct reply {
+	struct xlb_backend *backend;
+	struct flow_ref flow;
+	union xlb_flow_value value;
+	union xlb_flow_key key;
+};
+
+static __always_inline bool reply_is_from(const struct packet *packet,
+					  const struct xlb_backend *backend, bool ipv6)
+{
+	return address_equal(&backend->address, &packet->source, ipv6) &&
+	       backend->port == packet->source_port && backend->protocol == packet->protocol &&
+	       backend->state != XLB_BACKEND_RETIRED && backend->state != XLB_BACKEND_FREE;
+}
+
+/* The slot of the port that it was sent to. */
+static __always_inline bool reply_find_nat(const struct packet *packet, __u64 endpoint, bool ipv6,
+					   struct reply *reply)
+{
+	__u32 port = bpf_ntohs(packet->destination_port);
+
+	if (port < cfg.port_min || port > cfg.port_max)
+		return false;
+	if (!flow_at(flow_port_line(endpoint, port, ipv6), flow_port_way(port), ipv6, &reply->flow))
+		return false;
+	reply->value = flow_read(reply->flow.slot, ipv6);
+	if (reply->value.port != port || reply->value.state == XLB_FLOW_CLAIMED)
+		return false;
+	reply->backend = backend_get(reply->value.backend);
+	return reply->backend && reply_is_from(packet, reply->backend, ipv6) &&
+	       address_equal(&reply->backend->source, &packet->destination, ipv6);
+}
+
+/* By client and endpoint: the client's address was kept. */
+static __always_inline bool reply_find_dnat(const struct packet *packet, __u64 endpoint, bool ipv6,
+					    const __u64 *secret, struct reply *reply)
+{
+	struct flow_tuple tuple;
+	struct flow_lines lines;
+
+	flow_tuple_make(&tuple, &packet->destination, packet->destination_port, 0, ipv6, secret);
+	lines = flow_reply_lines(tuple.word, endpoint, ipv6, secret);
+	if (!flow_match_either(lines, &tuple, FLOW_KEY_CLIENT, ipv6, &reply->flow))
+		return false;
+	reply->value = flow_read(reply->flow.slot, ipv6);
+	if (reply->value.port || reply->value.state == XLB_FLOW_CLAIMED)
+		return false;
+	reply->backend = backend_get(reply->value.backend);
+	return reply->backend && reply_is_from(packet, reply->backend, ipv6);
+}
+
+/* Whether a packet that is not for a VIP is a reply. */
+static __always_inline bool reply_find(const struct packet *packet, bool ipv6, const __u64 *secret,
+				       struct reply *ret_reply)
+{
+	__u64 word = xlb_address_word(&packet->source, ipv6 ? XLB_IPV6 : XLB_IPV4, secret);
+	__u64 endpoint = xlb_hash_endpoint(word, packet->source_port, packet->protocol, secret);
+
+	if (__builtin_expect(!filter_has(endpoint), 1))
+		return false;
+	if (!packet_sound(packet))
+		return false;
+	if (!reply_find_nat(packet, endpoint, ipv6, ret_reply) &&
+	    !reply_find_dnat(packet, endpoint, ipv6, secret, ret_reply))
+		return false;
+	ret_reply->key.word = *flow_key(ret_reply->flow.slot, ipv6);
+	return true;
+}
+
+/* What the client is to see: the VIP's answer. */
+static __always_inline void reply_translation(const struct packet *packet,
+					      const struct reply *reply, bool ipv6,
+					      struct translation *ret_translation)
+{
+	const struct xlb_backend *backend = reply->backend;
+
+	if (ipv6) {
+		address_copy(&ret_translation->source, &backend->vip);
+		address_copy(&ret_translation->destination, reply->flow.slot);
+	} else {
+		ret_translation->source.word[0] = backend->vip.word[0];
+		ret_translation->destination.word[0] = reply->key.client;
+	}
+	ret_translation->source_port = backend->vip_port;
+	ret_translation->destination_port = reply->key.port;
+	ret_translation->address_sum = backend->vip_sum + (__u64)(__u16)~backend->address_sum +
+				       address_plus(&ret_translation->destination, ipv6) +
+				       address_minus(&packet->destination, ipv6);
+}
+
+#endif
