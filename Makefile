@@ -90,7 +90,7 @@ $(B)/tests/bench/%.skel.h: tests/bench/%.bpf.c $(B)/flags
 
 $(B)/tests/bench/%: tests/bench/%.c $(LIBRARY_OBJECTS) $(BENCH_SKELETONS) $(B)/flags
 	$(say) BENCH $<
-	$(Q)mkdir -p $(@D); $(CC) $(CFLAGS) $(XLB_CFLAGS) -MMD -MP $(XLB_LDFLAGS) -o $@ $< $(LIBRARY_OBJECTS) $(LIBRARY_LIBS)
+	$(Q)mkdir -p $(@D); $(CC) $(CFLAGS) $(XLB_CFLAGS) -MMD -MP $(XLB_LDFLAGS) -I. -o $@ $< $(LIBRARY_OBJECTS) $(LIBRARY_LIBS)
 
 check: all tests
 	$(Q)scripts/run-tests $(TESTS)

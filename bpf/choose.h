@@ -23,7 +23,7 @@ static __always_inline __u32 ring_hash(const struct packet *packet, bool ipv6)
 /* How many flows came before this one: across CPUs, each number once. */
 static __always_inline __u64 rotation_take(__u32 service, bool ipv6)
 {
-	__u32 index = service + (ipv6 ? cfg.services : 0);
+	__u32 index = XLB_SERVICE_KEY(ipv6 ? XLB_IPV6 : XLB_IPV4, service, cfg.services);
 	struct xlb_rotation *turn = bpf_map_lookup_elem(&rotation, &index);
 
 	return turn ? __sync_fetch_and_add(&turn->placed, 1) : 0;

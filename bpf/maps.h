@@ -45,7 +45,7 @@ struct {
 	__type(value, struct xlb_neighbour);
 } neighbours SEC(".maps") __weak;
 
-/* Hashes, so that a dump shows what is there and nothing else; entries are made and removed by lbctl only. */
+/* A hash, so that a dump shows what is there and nothing else; entries are made and removed by lbctl only. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
 	__uint(max_entries, 1);
@@ -55,9 +55,8 @@ struct {
 } backend_stats SEC(".maps") __weak;
 
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32);
 	__type(value, struct xlb_service_stats);
 } service_stats SEC(".maps") __weak;

@@ -109,7 +109,7 @@ static __always_inline void outcome_of_reply(const struct reply *reply, bool ipv
 					     struct outcome *outcome)
 {
 	outcome->known_service = 1;
-	outcome->service = XLB_SERVICE_KEY(ipv6 ? XLB_IPV6 : XLB_IPV4, reply->key.service);
+	outcome->service = XLB_SERVICE_KEY(ipv6 ? XLB_IPV6 : XLB_IPV4, reply->key.service, cfg.services);
 	outcome->backend = reply->value.backend;
 	outcome->to_client = 1;
 }

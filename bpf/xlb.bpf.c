@@ -203,7 +203,7 @@ static __always_inline enum verdict serve(struct xdp_md *ctx, struct packet *pac
 	if (packet->ttl <= 1)
 		return VERDICT_PASS;
 	outcome->known_service = 1;
-	outcome->service = XLB_SERVICE_KEY(ipv6 ? XLB_IPV6 : XLB_IPV4, service->id);
+	outcome->service = XLB_SERVICE_KEY(ipv6 ? XLB_IPV6 : XLB_IPV4, service->id, cfg.services);
 	if (!packet_sound(packet))
 		return dropped(packet, XLB_DROP_MALFORMED);
 	packet->now = tick_now();
@@ -236,7 +236,7 @@ static __always_inline enum verdict restore(struct xdp_md *ctx, struct packet *p
 		return VERDICT_PASS;
 	packet->now = tick_now();
 	outcome->known_service = 1;
-	outcome->service = XLB_SERVICE_KEY(ipv6 ? XLB_IPV6 : XLB_IPV4, reply.key.service);
+	outcome->service = XLB_SERVICE_KEY(ipv6 ? XLB_IPV6 : XLB_IPV4, reply.key.service, cfg.services);
 	outcome->backend = reply.value.backend;
 	outcome->to_client = 1;
 	reply_translation(packet, &reply, ipv6, &translation);

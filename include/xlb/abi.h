@@ -219,7 +219,7 @@ struct xlb_ring_line {
 };
 _Static_assert(sizeof(struct xlb_ring_line) == 64, "ABI");
 
-/* `rotation`: by service id, IPv6 after IPv4 (id + xlb_config.services): how many new flows a round robin service has placed. Owned by the packet path. */
+/* `rotation`: by XLB_SERVICE_KEY(): how many new flows a round robin service has placed. Owned by the packet path. */
 struct xlb_rotation {
 	__u64 placed;
 };
@@ -306,10 +306,13 @@ struct xlb_backend_stats {
 };
 _Static_assert(sizeof(struct xlb_backend_stats) == 80, "ABI");
 
-/* Id of a service in maps that serve both families. */
-#define XLB_SERVICE_KEY(family, id) ((__u32)(id) | ((family) == XLB_IPV6 ? 1u << 31 : 0))
+/* A service in maps that serve both families: IPv6 after IPv4. `slots` is xlb_config.services. */
+#define XLB_SERVICE_KEY(family, id, slots) ((__u32)(id) + ((family) == XLB_IPV6 ? (slots) : 0))
 
-/* `service_stats`: per CPU, by XLB_SERVICE_KEY(): everything that the service was sent and sent back. */
+/*
+ * `service_stats`: per CPU, by XLB_SERVICE_KEY(): everything that the service was sent and sent back. An array, because a
+ * hash costs every packet another look-up; elements of no service are zero.
+ */
 struct xlb_service_stats {
 	struct xlb_address address;
 	__be16 port;

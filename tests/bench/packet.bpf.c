@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The stand for timing the packet path: a wrapper that makes a fresh packet out of what the last run left, as another
+ * flow each time, and tail-calls the program under test. What the wrapper itself costs is measured around
+ * `return XDP_TX` and taken off.
+ */
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "packet.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} target SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << 20);
+	__type(key, __u32);
+	__type(value, struct bench_reply);
+} replies SEC(".maps");
+
+__u64 template[BENCH_TEMPLATE_WORDS];
+__u32 mode;
+__u32 mask;	/* flows - 1 */
+__u32 counter;
+
+static __always_inline void vary(void *data, __u32 id)
+{
+	struct bench_reply *reply;
+
+	switch (mode) {
+	case BENCH_CLIENTS4:
+		*(__u32 *)(data + 26) ^= id & 0xffff0000;
+		*(__u16 *)(data + 34) ^= id;
+		break;
+	case BENCH_CLIENTS6:
+		*(__u32 *)(data + 34) ^= id & 0xffff0000;
+		*(__u16 *)(data + 54) ^= id;
+		break;
+	case BENCH_REPLIES4:
+		reply = bpf_map_lookup_elem(&replies, &id);
+		if (!reply)
+			break;
+		*(__u32 *)(data + 26) = reply->source;
+		*(__u16 *)(data + 34) = reply->source_port;
+		*(__u16 *)(data + 36) = reply->destination_port;
+		break;
+	}
+}
+
+SEC("xdp")
+int wrapper(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+
+	if (data + BENCH_TEMPLATE_WORDS * 8 > end)
+		return XDP_ABORTED;
+#pragma unroll
+	for (int i = 0; i < BENCH_TEMPLATE_WORDS; i++)
+		((__u64 *)data)[i] = template[i];
+	vary(data, ++counter * 2654435761u & mask);
+	bpf_tail_call(ctx, &target, 0);
+	return XDP_ABORTED;
+}
+
+/* The floor: the least that a load balancer could do. */
+SEC("xdp")
+int floor_tx(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u64 first;
+	__u32 rest;
+
+	if (data + 14 > end)
+		return XDP_DROP;
+	first = *(__u64 *)data;
+	rest = *(__u32 *)(data + 8);
+	*(__u64 *)data = first >> 48 | (__u64)rest << 16 | (first & 0xffff) << 48;
+	*(__u32 *)(data + 8) = first >> 16;
+	return XDP_TX;
+}
+
+SEC("xdp")
+int empty(struct xdp_md *ctx)
+{
+	(void)ctx;
+	return XDP_TX;
+}
+
+char _license[] SEC("license") = "GPL";

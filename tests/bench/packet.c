@@ -1,0 +1,612 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What a packet costs: `make bench`.
+ *
+ * Runs the real program (BPF_PROG_TEST_RUN, in a network namespace of its own with a veth, routes and neighbours) under
+ * the wrapper of packet.bpf.c. ns = wrapped(program) - wrapped(return XDP_TX) + empty; the figure that counts is the
+ * ratio of that to the floor (swap the MAC addresses, XDP_TX), measured in the same rounds. Time is the thread's own
+ * CPU time: the kernel's `duration` is whole nanoseconds, and wall time includes others.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <getopt.h>
+#include <net/if.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <jansson.h>
+
+#include <xlb/abi.h>
+#include <xlb/checksum.h>
+#include <xlb/hash.h>
+
+#include "tests/bench/packet.skel.h"
+#include "xlb.skel.h"
+
+#include "packet.h"
+
+#define BACKENDS 64
+#define RING 6421		/* a prime above 100 * BACKENDS */
+#define ROUNDS_DEFAULT 7
+#define REPEAT_DEFAULT 2000000
+#define FLOW_LINES (1u << 19)	/* what lbctl makes by default: a million flows */
+#define FLOW6_LINES (1u << 19)	/* as many, to compare the families */
+#define FRAME 128
+
+/* Which packet a row sends. */
+enum kind { VIP4, VIP6, DNAT4, REPLY4, OTHER4, OTHER6 };
+
+struct row {
+	const char *name;
+	enum kind kind;
+	uint32_t flows;		/* 0: as many as there are packets */
+	bool begin;		/* SYN: a packet of an unknown flow begins it */
+	double budget;		/* ratio to the floor; 0: none */
+	int verdict;
+	double ns, ratio, least;	/* results */
+};
+
+static struct row rows[] = {
+	{ "not ours, IPv4", OTHER4, 1, false, 2.5, XDP_PASS, 0, 0, 0 },
+	{ "not ours, IPv4, 1 M flows", OTHER4, 1 << 20, false, 0, XDP_PASS, 0, 0, 0 },
+	{ "not ours, IPv6", OTHER6, 1, false, 2.5, XDP_PASS, 0, 0, 0 },
+	{ "NAT IPv4, established, 1 flow", VIP4, 1, false, 6, XDP_TX, 0, 0, 0 },
+	{ "NAT IPv4, established, 64 K flows", VIP4, 1 << 16, false, 0, XDP_TX, 0, 0, 0 },
+	{ "NAT IPv4, established, 1 M flows", VIP4, 1 << 20, false, 25, XDP_TX, 0, 0, 0 },
+	{ "NAT IPv4, reply, 1 flow", REPLY4, 1, false, 0, XDP_TX, 0, 0, 0 },
+	{ "NAT IPv4, reply, 64 K flows", REPLY4, 1 << 16, false, 0, XDP_TX, 0, 0, 0 },
+	{ "NAT IPv4, reply, 1 M flows", REPLY4, 1 << 20, false, 0, XDP_TX, 0, 0, 0 },
+	{ "NAT IPv4, new flow every packet, 64 K", VIP4, 1 << 16, true, 0, XDP_TX, 0, 0, 0 },
+	{ "NAT IPv4, new flow every packet, 1 M", VIP4, 1 << 20, true, 30, XDP_TX, 0, 0, 0 },
+	{ "NAT IPv4, SYN flood into a full table", VIP4, 0, true, 0, XDP_TX, 0, 0, 0 },
+	{ "DNAT IPv4, established, 1 flow", DNAT4, 1, false, 0, XDP_TX, 0, 0, 0 },
+	{ "DNAT IPv4, established, 1 M flows", DNAT4, 1 << 20, false, 0, XDP_TX, 0, 0, 0 },
+	{ "NAT IPv6, established, 1 flow", VIP6, 1, false, 0, XDP_TX, 0, 0, 0 },
+	{ "NAT IPv6, established, 1 M flows", VIP6, 1 << 20, false, 0, XDP_TX, 0, 0, 0 },
+};
+#define ROWS (sizeof(rows) / sizeof(rows[0]))
+
+struct stand {
+	struct xlb_bpf *xlb;
+	struct packet_bpf *wrap;
+	struct xlb_config config;
+	unsigned int ifindex;
+	uint32_t repeat;
+	uint32_t rounds;
+};
+
+static void die(const char *what)
+{
+	fprintf(stderr, "bench: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+static void run(const char *command)
+{
+	if (system(command)) {
+		fprintf(stderr, "bench: failed: %s\n", command);
+		exit(1);
+	}
+}
+
+/* A world: v0 with clients behind a router and backends on the link, all of whose addresses are known. */
+static void world_make(struct stand *stand)
+{
+	if (unshare(CLONE_NEWNET))
+		die("unshare (are you root?)");
+	run("ip link set lo up && ip link add v0 type veth peer name v1 && "
+	    "ip link set v0 address 02:00:00:00:00:01 up && ip link set v1 up && "
+	    "ip addr add 10.200.0.1/16 dev v0 && ip addr add 192.0.2.254/24 dev v0 && "
+	    "ip -6 addr add 2001:db8:200::1/64 dev v0 nodad && "
+	    "ip neigh add 192.0.2.1 lladdr 02:00:00:00:00:02 dev v0 nud permanent && "
+	    "ip route add default via 192.0.2.1 && "
+	    "echo 1 >/proc/sys/net/ipv4/ip_forward && "
+	    "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding");
+	for (int i = 0; i < BACKENDS; i++) {
+		char command[256];
+
+		snprintf(command, sizeof(command),
+			 "ip neigh add 10.200.1.%d lladdr 02:00:00:00:01:%02x dev v0 nud permanent; "
+			 "ip neigh add 2001:db8:200::1:%x lladdr 02:00:00:00:01:%02x dev v0 "
+			 "nud permanent", i + 1, i, i + 1, i);
+		run(command);
+	}
+	stand->ifindex = if_nametoindex("v0");
+}
+
+static void put(struct bpf_map *map, uint32_t key, const void *value)
+{
+	if (bpf_map_update_elem(bpf_map__fd(map), &key, value, BPF_ANY))
+		die(bpf_map__name(map));
+}
+
+static void put_per_cpu(struct bpf_map *map, uint32_t key, size_t size)
+{
+	void *values = calloc(libbpf_num_possible_cpus(), (size + 7) / 8 * 8);
+
+	put(map, key, values);
+	free(values);
+}
+
+static void address_set(struct xlb_address *address, const char *text, uint32_t add)
+{
+	int last = strchr(text, ':') ? 3 : 0;
+
+	memset(address, 0, sizeof(*address));
+	inet_pton(last ? AF_INET6 : AF_INET, text, address);
+	address->word[last] = htonl(ntohl(address->word[last]) + add);
+}
+
+static void filter_add(struct stand *stand, const struct xlb_backend *backend)
+{
+	const uint64_t *secret = (const uint64_t *)stand->config.secret;
+	__u64 key[2] = { secret[0], secret[1] };
+	uint64_t word = xlb_address_word(&backend->address, backend->family, key);
+	uint32_t bit = xlb_filter_bit(xlb_hash_endpoint(word, backend->port, backend->protocol,
+							key));
+	uint32_t index = bit / 512;
+	struct xlb_filter_line line;
+
+	bpf_map_lookup_elem(bpf_map__fd(stand->xlb->maps.filter), &index, &line);
+	line.bits[bit / 64 % 8] |= 1ull << bit % 64;
+	put(stand->xlb->maps.filter, index, &line);
+}
+
+static void ring_make(struct stand *stand, uint32_t ring, uint32_t first_backend)
+{
+	for (uint32_t slot = 0; slot < RING; slot++) {
+		uint32_t index = (ring + slot) / XLB_RING_LINE;
+		struct xlb_ring_line line;
+
+		bpf_map_lookup_elem(bpf_map__fd(stand->xlb->maps.rings), &index, &line);
+		line.backend[(ring + slot) % XLB_RING_LINE] = first_backend + slot % BACKENDS;
+		put(stand->xlb->maps.rings, index, &line);
+	}
+}
+
+/* Puts a service into its home slot and returns its id. */
+static uint32_t vip_make(struct stand *stand, const struct xlb_address *vip, bool ipv6, uint16_t port,
+			 union xlb_service_target target)
+{
+	uint32_t mask = stand->config.services - 1, id;
+
+	if (ipv6) {
+		struct xlb_service6 service = { .address = *vip, .target = target,
+						.vip = { .port = htons(port), .protocol = XLB_TCP,
+							 .live = 1 } };
+
+		id = xlb_hash_vip6(vip, service.vip, stand->config.secret) & mask;
+		put(stand->xlb->maps.services6, id, &service);
+	} else {
+		struct xlb_service service = { .target = target,
+					       .vip = { .address = vip->word[0],
+							.port = htons(port), .protocol = XLB_TCP } };
+
+		id = xlb_hash_vip4(service.vip, stand->config.secret) & mask;
+		put(stand->xlb->maps.services, id, &service);
+	}
+	return id;
+}
+
+static void service_make(struct stand *stand, const char *text, uint16_t port, enum xlb_forward forward,
+			 uint32_t first_backend, uint32_t ring)
+{
+	enum xlb_family family = strchr(text, ':') ? XLB_IPV6 : XLB_IPV4;
+	union xlb_service_target target = { .ring_offset = ring, .ring_size = RING,
+					    .scheduler = XLB_SCHEDULER_MAGLEV,
+					    .forward = forward };
+	struct xlb_address vip;
+	uint32_t id;
+
+	address_set(&vip, text, 0);
+	id = vip_make(stand, &vip, family == XLB_IPV6, port, target);
+	put_per_cpu(stand->xlb->maps.service_stats, XLB_SERVICE_KEY(family, id, stand->config.services),
+		    sizeof(struct xlb_service_stats));
+	for (uint32_t i = 0; i < BACKENDS; i++) {
+		struct xlb_backend backend = {
+			.service = id, .state = XLB_BACKEND_ACTIVE, .family = family,
+			.protocol = XLB_TCP, .weight = 1, .port = htons(8080),
+			.vip_port = htons(port), .ifindex = stand->ifindex, .vip = vip,
+		};
+
+		address_set(&backend.address,
+			    family == XLB_IPV4 ? "10.200.1.1" : "2001:db8:200::1:1", i);
+		address_set(&backend.source,
+			    family == XLB_IPV4 ? "10.200.0.1" : "2001:db8:200::1", 0);
+		backend.address_sum = xlb_sum_address(&backend.address);
+		backend.source_sum = xlb_sum_address(&backend.source);
+		backend.vip_sum = xlb_sum_address(&backend.vip);
+		put(stand->xlb->maps.backends, first_backend + i, &backend);
+		put_per_cpu(stand->xlb->maps.backend_stats, first_backend + i,
+			    sizeof(struct xlb_backend_stats));
+		filter_add(stand, &backend);
+	}
+	ring_make(stand, ring, first_backend);
+}
+
+static void configure(struct xlb_config *config)
+{
+	struct timespec tick;
+
+	clock_getres(CLOCK_MONOTONIC_COARSE, &tick);
+	*config = (struct xlb_config){
+		.abi_version = XLB_ABI_VERSION, .services = 8192, .backends = 16384,
+		.ring_slots = 16384 * 128, .flow_lines = FLOW_LINES, .flow6_lines = FLOW6_LINES,
+		.neighbours = 4096, .port_min = 1024, .port_max = 32767,
+		.secret = { 0x243f6a8885a308d3, 0x13198a2e03707344 }, .seed = 1,
+		.hz = 1000000000 / tick.tv_nsec,
+	};
+	while ((2u << config->tick_shift) <= config->hz + config->hz / 4)
+		config->tick_shift++;
+	for (int state = XLB_FLOW_CLAIMED; state < XLB_FLOW_STATES; state++)
+		config->timeouts[state] = state == XLB_FLOW_SYN ? 60 : 7440;
+}
+
+static void load(struct stand *stand)
+{
+	struct xlb_bpf *xlb = xlb_bpf__open();
+	struct xlb_config *config = &stand->config;
+
+	if (!xlb)
+		die("open");
+	configure(config);
+	memcpy((void *)&xlb->rodata->cfg, config, sizeof(*config));
+	xlb->rodata->cpus = libbpf_num_possible_cpus();
+	bpf_map__set_max_entries(xlb->maps.services, config->services);
+	bpf_map__set_max_entries(xlb->maps.services6, config->services);
+	bpf_map__set_max_entries(xlb->maps.backends, config->backends);
+	bpf_map__set_max_entries(xlb->maps.rings, config->ring_slots / XLB_RING_LINE);
+	bpf_map__set_max_entries(xlb->maps.rotation, 2 * config->services);
+	bpf_map__set_max_entries(xlb->maps.flows, 2 * config->flow_lines);
+	bpf_map__set_max_entries(xlb->maps.flows6, 2 * config->flow6_lines);
+	bpf_map__set_max_entries(xlb->maps.neighbours, config->neighbours);
+	bpf_map__set_max_entries(xlb->maps.filter, XLB_FILTER_BITS / 512);
+	bpf_map__set_max_entries(xlb->maps.backend_stats, config->backends);
+	bpf_map__set_max_entries(xlb->maps.service_stats, 2 * config->services);
+	bpf_map__set_max_entries(xlb->maps.service_info, 2 * config->services);
+	if (xlb_bpf__load(xlb))
+		die("load");
+	stand->xlb = xlb;
+	put(xlb->maps.config, 0, config);
+	stand->wrap = packet_bpf__open_and_load();
+	if (!stand->wrap)
+		die("load the wrapper");
+}
+
+/* One frame of a kind; checksums are not looked at by anything here. */
+static void frame_make(const struct row *row, uint8_t *frame)
+{
+	bool ipv6 = row->kind == VIP6 || row->kind == OTHER6;
+	uint8_t *ip = frame + 14, *tcp = ip + (ipv6 ? 40 : 20);
+	static const char *const destinations[] = {
+		[VIP4] = "203.0.113.10", [DNAT4] = "203.0.113.10", [REPLY4] = "10.200.0.1",
+		[OTHER4] = "203.0.113.99", [VIP6] = "2001:db8:2::10", [OTHER6] = "2001:db8:2::99",
+	};
+
+	memset(frame, 0, FRAME);
+	memcpy(frame, "\x02\0\0\0\0\x01\x02\0\0\0\0\x02", 12);
+	if (ipv6) {
+		memcpy(frame + 12, "\x86\xdd\x60", 3);
+		ip[5] = FRAME - 54;
+		ip[6] = XLB_TCP;
+		ip[7] = 64;
+		inet_pton(AF_INET6, "2001:db8:200::ffff:1", ip + 8);
+		inet_pton(AF_INET6, destinations[row->kind], ip + 24);
+	} else {
+		memcpy(frame + 12, "\x08\0\x45", 3);
+		ip[3] = FRAME - 14;
+		ip[8] = 64;
+		ip[9] = XLB_TCP;
+		inet_pton(AF_INET, "198.18.0.1", ip + 12);
+		inet_pton(AF_INET, destinations[row->kind], ip + 16);
+	}
+	tcp[0] = 0x10;
+	tcp[3] = row->kind == DNAT4 ? 81 : 80;
+	tcp[12] = 0x50;
+	tcp[13] = row->begin ? 0x02 : 0x10;
+}
+
+static double thread_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+	return now.tv_sec * 1e9 + now.tv_nsec;
+}
+
+/* Runs a program `repeat` times; returns ns a run. The last verdict must be `want`. */
+static double timed(struct stand *stand, struct bpf_program *program, uint8_t *frame,
+		    uint32_t repeat, int want)
+{
+	struct xdp_md context = { .data_end = FRAME, .ingress_ifindex = stand->ifindex };
+	uint8_t out[2 * FRAME];
+	LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = frame, .data_size_in = FRAME,
+		    .data_out = out, .data_size_out = sizeof(out), .ctx_in = &context,
+		    .ctx_size_in = sizeof(context), .repeat = repeat);
+	double start = thread_ns();
+
+	if (bpf_prog_test_run_opts(bpf_program__fd(program), &options))
+		die("test run");
+	if ((int)options.retval != want) {
+		fprintf(stderr, "bench: %s returned %u instead of %d\n",
+			bpf_program__name(program), options.retval, want);
+		exit(1);
+	}
+	return (thread_ns() - start) / repeat;
+}
+
+/* Aims the wrapper: at the program of xlb, or at `return XDP_TX`. */
+static void aim(struct stand *stand, struct bpf_program *program)
+{
+	int fd = bpf_program__fd(program);
+
+	put(stand->wrap->maps.target, 0, &fd);
+}
+
+static void wrapper_set(struct stand *stand, const struct row *row, const uint8_t *frame)
+{
+	static const uint32_t modes[] = {
+		[VIP4] = BENCH_CLIENTS4, [DNAT4] = BENCH_CLIENTS4, [OTHER4] = BENCH_CLIENTS4,
+		[VIP6] = BENCH_CLIENTS6, [OTHER6] = BENCH_CLIENTS6, [REPLY4] = BENCH_REPLIES4,
+	};
+
+	memcpy(stand->wrap->bss->template, frame, sizeof(stand->wrap->bss->template));
+	stand->wrap->bss->mode = modes[row->kind];
+	stand->wrap->bss->mask = row->flows - 1;
+}
+
+/* Flows of one family: forgotten, or made established, as replies would make them. */
+static void flows_each(struct bpf_map *map, size_t size, uint32_t words, bool forget)
+{
+	uint64_t *word = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(map), 0);
+
+	if (word == MAP_FAILED)
+		die("mmap flows");
+	for (size_t i = words - 1; i < size / 8; i += words) {
+		union xlb_flow_value *value = (union xlb_flow_value *)&word[i];
+
+		if (forget)
+			value->word = 0;
+		else if (value->word)
+			value->state = XLB_FLOW_ESTABLISHED;
+	}
+	munmap(word, size);
+}
+
+static void flows_all(struct stand *stand, bool forget)
+{
+	flows_each(stand->xlb->maps.flows, 2ull * FLOW_LINES * sizeof(struct xlb_flow_line), 2,
+		   forget);
+	flows_each(stand->xlb->maps.flows6, 2ull * FLOW6_LINES * sizeof(struct xlb_flow6_line), 4,
+		   forget);
+}
+
+/* The replies that the flows in the table expect, for the wrapper. */
+static uint32_t replies_collect(struct stand *stand)
+{
+	size_t size = 2ull * FLOW_LINES * sizeof(struct xlb_flow_line);
+	struct xlb_flow *flow = mmap(NULL, size, PROT_READ, MAP_SHARED,
+				     bpf_map__fd(stand->xlb->maps.flows), 0);
+	uint32_t n = 0;
+
+	if (flow == MAP_FAILED)
+		die("mmap flows");
+	for (size_t i = 0; i < FLOW_LINES * XLB_FLOW_WAYS && n < 1 << 20; i++) {
+		struct bench_reply reply = { .source_port = htons(8080) };
+
+		if (!flow[i].value.word)
+			continue;
+		reply.source = htonl(0x0ac80101 + (flow[i].value.backend - 1) % BACKENDS);
+		reply.destination_port = htons(flow[i].value.port);
+		put(stand->wrap->maps.replies, n++, &reply);
+	}
+	munmap(flow, size);
+	return n;
+}
+
+/* Makes the flows that a row's packets belong to. */
+static void flows_fill(struct stand *stand, const struct row *row)
+{
+	struct row filling = *row;
+	uint8_t frame[FRAME];
+
+	flows_all(stand, true);
+	if (row->begin || row->kind == OTHER4 || row->kind == OTHER6)
+		return;
+	filling.begin = true;
+	if (row->kind == REPLY4)
+		filling.kind = VIP4;
+	frame_make(&filling, frame);
+	wrapper_set(stand, &filling, frame);
+	aim(stand, stand->xlb->progs.xlb);
+	timed(stand, stand->wrap->progs.wrapper, frame, row->flows, XDP_TX);
+	flows_all(stand, false);
+	if (row->kind == REPLY4 && replies_collect(stand) < row->flows * 0.999) {
+		fprintf(stderr, "bench: the table did not take the flows of '%s'\n", row->name);
+		exit(1);
+	}
+}
+
+static int compare_double(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* Rounds of floor, empty, wrapped nothing and wrapped program; the median and the least of the ratios. */
+static void measure(struct stand *stand, struct row *row)
+{
+	double ratios[64], ns[64];
+	uint8_t frame[FRAME];
+
+	flows_fill(stand, row);
+	frame_make(row, frame);
+	wrapper_set(stand, row, frame);
+	for (uint32_t i = 0; i < stand->rounds; i++) {
+		bool anew = row->begin && row->flows;
+		uint32_t repeat = anew ? row->flows : stand->repeat;
+		double bottom, nothing, base, full;
+
+		if (anew)
+			flows_all(stand, true);
+		bottom = timed(stand, stand->wrap->progs.floor_tx, frame, stand->repeat, XDP_TX);
+		nothing = timed(stand, stand->wrap->progs.empty, frame, stand->repeat, XDP_TX);
+		aim(stand, stand->wrap->progs.empty);
+		base = timed(stand, stand->wrap->progs.wrapper, frame, repeat, XDP_TX);
+		aim(stand, stand->xlb->progs.xlb);
+		full = timed(stand, stand->wrap->progs.wrapper, frame, repeat, row->verdict);
+		ns[i] = full - base + nothing;
+		ratios[i] = ns[i] / bottom;
+	}
+	qsort(ns, stand->rounds, sizeof(double), compare_double);
+	qsort(ratios, stand->rounds, sizeof(double), compare_double);
+	row->ns = ns[stand->rounds / 2];
+	row->ratio = ratios[stand->rounds / 2];
+	row->least = ratios[0];
+}
+
+/* What the verifier and the maps say of the program. */
+static void program_facts(struct stand *stand, uint32_t *ret_verified, uint64_t *ret_memory)
+{
+	struct bpf_prog_info info = {};
+	uint32_t size = sizeof(info);
+	struct bpf_map *map;
+
+	if (bpf_obj_get_info_by_fd(bpf_program__fd(stand->xlb->progs.xlb), &info, &size))
+		die("program info");
+	*ret_verified = info.verified_insns;
+	*ret_memory = 0;
+	bpf_object__for_each_map(map, stand->xlb->obj) {
+		unsigned long long bytes;
+		char line[128], path[64];
+		FILE *file;
+
+		snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", bpf_map__fd(map));
+		file = fopen(path, "r");
+		if (!file)
+			continue;
+		while (fgets(line, sizeof(line), file))
+			if (sscanf(line, "memlock: %llu", &bytes) == 1)
+				*ret_memory += bytes;
+		fclose(file);
+	}
+}
+
+static void print_text(uint32_t verified, uint64_t memory)
+{
+	printf("%-42s %8s %8s %8s %8s\n", "path", "ns", "ratio", "least", "budget");
+	for (size_t i = 0; i < ROWS; i++) {
+		char budget[16] = "";
+
+		if (!rows[i].ratio)
+			continue;
+		if (rows[i].budget)
+			snprintf(budget, sizeof(budget), "%.1f%s", rows[i].budget,
+				 rows[i].ratio > rows[i].budget ? " !" : "");
+		printf("%-42s %8.1f %7.2fx %7.2fx %8s\n", rows[i].name, rows[i].ns, rows[i].ratio,
+		       rows[i].least, budget);
+	}
+	printf("%-42s %8u %26s\n", "verified instructions", verified, "40000");
+	printf("%-42s %7.1fM %26s\n", "memory of the maps (IPv6 flows as many)", memory / 1e6, "");
+}
+
+static void print_json(uint32_t verified, uint64_t memory)
+{
+	json_t *list = json_array(), *top;
+
+	for (size_t i = 0; i < ROWS; i++)
+		if (rows[i].ratio)
+			json_array_append_new(list, json_pack("{s:s,s:f,s:f,s:f,s:f}", "path",
+							      rows[i].name, "ns", rows[i].ns,
+							      "ratio", rows[i].ratio, "least",
+							      rows[i].least, "budget",
+							      rows[i].budget));
+	top = json_pack("{s:o,s:i,s:I}", "paths", list, "verified_instructions", (int)verified,
+			"memory", (json_int_t)memory);
+	json_dumpf(top, stdout, JSON_INDENT(2));
+	putchar('\n');
+	json_decref(top);
+}
+
+static int usage(FILE *out, int status)
+{
+	fputs("Usage: packet [-o text|json] [--rounds N] [--repeat N] [--only TEXT]\n"
+	      "Measures what a packet costs, as a ratio to the floor of the same run. Root.\n",
+	      out);
+	return status;
+}
+
+static void pin_to_cpu(void)
+{
+	cpu_set_t cpu;
+
+	CPU_ZERO(&cpu);
+	CPU_SET(sched_getcpu(), &cpu);
+	sched_setaffinity(0, sizeof(cpu), &cpu);
+}
+
+static void measure_all(struct stand *stand, const char *only)
+{
+	for (size_t i = 0; i < ROWS; i++) {
+		if (only && !strstr(rows[i].name, only))
+			continue;
+		if (isatty(STDERR_FILENO))
+			fprintf(stderr, "\r\033[K%s", rows[i].name);
+		measure(stand, &rows[i]);
+	}
+	if (isatty(STDERR_FILENO))
+		fputs("\r\033[K", stderr);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "output", required_argument, NULL, 'o' },
+		{ "rounds", required_argument, NULL, 'r' },
+		{ "repeat", required_argument, NULL, 'n' },
+		{ "only", required_argument, NULL, 'l' },
+		{ "help", no_argument, NULL, 'h' },
+		{},
+	};
+	struct stand stand = { .repeat = REPEAT_DEFAULT, .rounds = ROUNDS_DEFAULT };
+	const char *only = NULL;
+	bool json = false;
+	uint32_t verified;
+	uint64_t memory;
+	int option;
+
+	while ((option = getopt_long(argc, argv, "o:r:n:l:h", options, NULL)) != -1) {
+		switch (option) {
+		case 'o': json = !strcmp(optarg, "json"); break;
+		case 'r': stand.rounds = atoi(optarg); break;
+		case 'n': stand.repeat = atoi(optarg); break;
+		case 'l': only = optarg; break;
+		case 'h': return usage(stdout, 0);
+		default: return usage(stderr, 2);
+		}
+	}
+	if (stand.rounds < 1 || stand.rounds > 64 || stand.repeat < 1)
+		return usage(stderr, 2);
+	pin_to_cpu();
+	world_make(&stand);
+	load(&stand);
+	service_make(&stand, "203.0.113.10", 80, XLB_FORWARD_NAT, 1, 0);
+	service_make(&stand, "203.0.113.10", 81, XLB_FORWARD_DNAT, 1 + BACKENDS, 8192);
+	service_make(&stand, "2001:db8:2::10", 80, XLB_FORWARD_NAT, 1 + 2 * BACKENDS, 16384);
+	measure_all(&stand, only);
+	program_facts(&stand, &verified, &memory);
+	if (json)
+		print_json(verified, memory);
+	else
+		print_text(verified, memory);
+	return 0;
+}

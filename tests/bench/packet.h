@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What the bench and its wrapper program agree on. */
+#ifndef XLB_BENCH_PACKET_H
+#define XLB_BENCH_PACKET_H
+
+#include <linux/types.h>
+
+#define BENCH_TEMPLATE_WORDS 10	/* Ethernet, IPv6, TCP: 74 bytes */
+
+/* How packets differ. */
+enum bench_mode {
+	BENCH_CLIENTS4,		/* source address and port from a counter */
+	BENCH_CLIENTS6,
+	BENCH_REPLIES4,		/* backend's address and destination port from `replies` */
+};
+
+/* A reply that a flow expects; network order. */
+struct bench_reply {
+	__u32 source;
+	__u16 source_port;
+	__u16 destination_port;
+};
+
+#endif
