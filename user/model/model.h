@@ -44,6 +44,7 @@ struct service {
 	struct backend *backends;	/* no two with the same address and port */
 	size_t n_backends;
 	size_t backends_allocated;
+	struct backend_index *index;	/* of the model's own making, to find backends fast; NULL: none yet */
 	uint32_t id;			/* in `services` or `services6`; of no meaning in a model that was not read from the maps */
 };
 
@@ -62,7 +63,7 @@ void model_remove(struct model *model, const struct endpoint *vip);
 
 struct service *service_copy(const struct service *service);	/* deep; owned by the caller; NULL: out of memory */
 void service_free(struct service *service);			/* of service_copy */
-/* In O(n): the backend of that address and port, or NULL. */
+/* The backend of that address and port, or NULL. It stays where it is until backends are added, removed or sorted. */
 struct backend *service_find_backend(const struct service *service, const struct endpoint *endpoint);
 /* Adds, or overwrites weight and state where it is there already. -EINVAL: family or protocol does not fit the service; -ENOMEM. */
 int service_set_backend(struct service *service, const struct backend *backend);
