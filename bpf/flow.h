@@ -4,10 +4,9 @@
  *
  * `flows` is an array of cache lines of four flows. A flow stands in it twice, in the same form:
  *  - in the first half, in one of two lines that the client's tuple hashes to (the emptier one when it began);
- *  - in the second half, where a reply finds it. nat: line and way follow from the port that the backend answers
- *    to, counted from a base that the endpoint hashes to, so that taking a slot is taking a port, and a port
- *    towards one endpoint is never given twice, whatever services it is behind. dnat: one of two lines, by a
- *    hash of client and endpoint.
+ *  - in the second half, where a reply finds it. nat: line and way follow from the endpoint and the port that it
+ *    answers to, so that taking a slot is taking a port, and a port towards one endpoint is never given twice,
+ *    whatever services it is behind. dnat: one of two lines, by a hash of client and endpoint.
  * Either copy holds all that matters: an established flow costs one line each way. Both are written when the state
  * changes and once a tick; the other copy is called the twin.
  *
@@ -117,13 +116,19 @@ static __always_inline struct flow_lines flow_reply_lines(__u64 client_word, __u
 			     flow_lines(ipv6), ipv6);
 }
 
-/* nat: the one slot of a port towards an endpoint, as its line; the way is flow_port_way(). */
+/*
+ * nat: the one slot of a port towards an endpoint, as its line; the way is flow_port_way(). Four ports share a line, and
+ * an endpoint's lines are strewn over the half, so that endpoints fill it evenly however many there are. Two
+ * multiplications: after one alone, the lines of two endpoints would be either apart or nearly all the same.
+ */
 static __always_inline __u32 flow_port_line(__u64 endpoint_hash, __u32 port, bool ipv6)
 {
-	__u32 place = port - cfg.port_min;
+	__u64 word = endpoint_hash + (__u64)(port - cfg.port_min) / XLB_FLOW_WAYS;
 
-	return (((__u32)endpoint_hash + place / XLB_FLOW_WAYS) & (flow_lines(ipv6) - 1)) +
-	       flow_lines(ipv6);
+	word *= 0x9e3779b97f4a7c15ull;
+	word ^= word >> 32;
+	word *= 0xbf58476d1ce4e5b9ull;
+	return (word >> 32 & (flow_lines(ipv6) - 1)) + flow_lines(ipv6);
 }
 
 static __always_inline __u32 flow_port_way(__u32 port)

@@ -12,6 +12,7 @@
 #include "flow_change.h"
 
 #define PORT_LINES_TRIED 8	/* lines in a search for a free port */
+#define PORT_LINES_SPARED 4	/* the first of them, where nobody unanswered is evicted */
 #define PORT_TRIES 4		/* searches, each elsewhere: 128 ports in all */
 
 /* A flow that lost a slot: its other copy has to go before the slot is written. */
@@ -91,8 +92,8 @@ static __always_inline bool flow_claim(struct flow_lines lines, __u32 now, bool 
 }
 
 /*
- * A port towards an endpoint, whose slot is now taken; 0: there is none. First two lines at random are searched for
- * a free or closed slot, then the lines behind the second for any that may be had.
+ * A port towards an endpoint, whose slot is now taken; 0: there is none. First some lines are searched for
+ * a free or closed slot, then some for any that may be had.
  */
 static __always_inline __u32 flow_search_port(__u64 endpoint_hash, __u32 random, __u32 now,
 					      bool ipv6)
@@ -112,7 +113,7 @@ static __always_inline __u32 flow_search_port(__u64 endpoint_hash, __u32 random,
 		if (!line)
 			return 0;
 		victim = flow_victim_of(line, now, ipv6);
-		if (victim.rank >= (i < 2 ? RANK_CLOSED : RANK_UNANSWERED)) {
+		if (victim.rank >= (i < PORT_LINES_SPARED ? RANK_CLOSED : RANK_UNANSWERED)) {
 			ref.slot = flow_way(line, victim.way, ipv6);
 			ref.number = number * XLB_FLOW_WAYS + victim.way;
 			if (flow_take(&ref, now, ipv6))

@@ -226,7 +226,7 @@ struct xlb_rotation {
 
 /*
  * `flows`: 2 * xlb_config.flow_lines lines. A flow stands there twice, in the same form: in the first half under the client's tuple (xlb_hash_flow), in the second
- * half under what a reply shows (xlb_hash_reply): for nat, the line and the way follow from the port alone, so that one slot is one port and a port is
+ * half under what a reply shows: for nat, line and way follow from endpoint and port, so that one slot is one port and a port is
  * never given twice. Owned by the packet path; lbctl only reads, and clears flows of retired backends.
  */
 union xlb_flow_key {

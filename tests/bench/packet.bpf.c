@@ -57,6 +57,13 @@ int wrapper(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 
+	/* A packet that was answered is shorter now. */
+	if (end - data != BENCH_FRAME) {
+		if (bpf_xdp_adjust_tail(ctx, BENCH_FRAME - (int)(end - data)))
+			return XDP_ABORTED;
+		data = (void *)(long)ctx->data;
+		end = (void *)(long)ctx->data_end;
+	}
 	if (data + BENCH_TEMPLATE_WORDS * 8 > end)
 		return XDP_ABORTED;
 #pragma unroll

@@ -5,6 +5,7 @@
 
 #include <linux/types.h>
 
+#define BENCH_FRAME 128		/* bytes of every frame */
 #define BENCH_TEMPLATE_WORDS 10	/* Ethernet, IPv6, TCP: 74 bytes */
 
 /* How packets differ. */
