@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Beginning flows: finding two slots, for the client's packets and for the replies, and for nat a port.
+ * Beginning flows: choosing a backend, finding two slots, for the client's packets and for the replies, and for nat a
+ * port.
  *
- * It goes in three steps, because the stack is 512 bytes for all nested calls: take the slots (flow_open), end what is left of
- * the flows that had them (flow_forget_evicted), write the new flow (flow_commit), the reply's copy first: when the first
- * packet leaves, the reply is expected.
+ * What is wanted is written into a struct flow_request of the CPU, and flow_new() does the rest; it takes no pointers, so that
+ * the verifier looks at it once. It goes in three steps: take the slots, end what is left of the flows that had them, write
+ * the new flow, the reply's copy first: when the first packet leaves, the reply is expected.
  */
 #ifndef XLB_FLOW_OPEN_H
 #define XLB_FLOW_OPEN_H
 
+#include "choose.h"
 #include "flow_change.h"
+#include "hop.h"
 
-#define PORT_LINES_TRIED 8	/* lines in a search for a free port */
-#define PORT_LINES_SPARED 4	/* the first of them, where nobody unanswered is evicted */
-#define PORT_TRIES 4		/* searches, each elsewhere: 128 ports in all */
+#define PORT_LINES 4	/* lines in one search for a port */
+#define PORT_TRIES 8	/* searches, each elsewhere: 128 ports in all */
 
 /* A flow that lost a slot: its other copy has to go before the slot is written. */
 struct flow_evicted {
@@ -22,21 +24,28 @@ struct flow_evicted {
 	__u32 pad;
 };
 
-#define EVICTED_MAX 8		/* a power of two, at least 1 + PORT_TRIES */
+#define EVICTED_MAX 4		/* a power of two; more than two are as good as never evicted */
 
-/* What a new flow takes. Kept per CPU instead of on the stack, of which the calls below need the rest. */
+/* A new flow: what is asked for, what was found, and what is kept meanwhile. */
 struct flow_request {
 	struct flow_tuple tuple;
-	__u64 endpoint_hash;
-	__u32 backend;
+	struct xlb_address client;
+	struct service_ref service;
+	__be16 client_port;
+	__u8 protocol;
+	__u8 pad;
 	__u32 now;
-	__u16 port;		/* result: nat source port, or 0 */
-	__u8 nat;
-	__u8 state;		/* enum xlb_flow_state to begin in */
-	__u32 evicted_count;
-	struct flow_evicted evicted[EVICTED_MAX];
+	/* found */
+	__u32 backend;
+	__u16 port;		/* nat source port, host order; 0: the client's address is kept */
+	__u16 pad2;
+	/* meanwhile */
+	__u64 endpoint_hash;
 	__u32 slot;		/* numbers of the slots taken */
 	__u32 reply_slot;
+	__u32 evicted_count;
+	__u32 pad3;
+	struct flow_evicted evicted[EVICTED_MAX];
 };
 
 struct {
@@ -91,20 +100,16 @@ static __always_inline bool flow_claim(struct flow_lines lines, __u32 now, bool 
 	return flow_take(ret_ref, now, ipv6);
 }
 
-/*
- * A port towards an endpoint, whose slot is now taken; 0: there is none. First some lines are searched for
- * a free or closed slot, then some for any that may be had.
- */
-static __always_inline __u32 flow_search_port(__u64 endpoint_hash, __u32 random, __u32 now,
+/* Searches some lines for a port whose slot is free, out of time or closed, and with `evict` for one that nobody answered; takes it. 0: none. */
+static __always_inline __u32 flow_search_port(__u64 endpoint_hash, __u32 random, __u32 now, bool evict,
 					      bool ipv6)
 {
 	__u32 lines = ((__u32)cfg.port_max - cfg.port_min + 1) / XLB_FLOW_WAYS;
-	__u32 start = random * 2654435761u;
+	__u64 rank = evict ? RANK_UNANSWERED : RANK_CLOSED;
 
-	for (__u32 i = 0; i < PORT_LINES_TRIED; i++) {
+	for (__u32 i = 0; i < PORT_LINES; i++) {
 		/* A remainder rather than a wrap: one path for the verifier. */
-		__u32 port_line = (i ? start + i : random) % lines;
-		__u32 port = cfg.port_min + port_line * XLB_FLOW_WAYS;
+		__u32 port = cfg.port_min + (random + i) % lines * XLB_FLOW_WAYS;
 		__u32 number = flow_port_line(endpoint_hash, port, ipv6);
 		__u64 *line = flow_line(number, ipv6);
 		struct flow_victim victim;
@@ -113,20 +118,21 @@ static __always_inline __u32 flow_search_port(__u64 endpoint_hash, __u32 random,
 		if (!line)
 			return 0;
 		victim = flow_victim_of(line, now, ipv6);
-		if (victim.rank >= (i < PORT_LINES_SPARED ? RANK_CLOSED : RANK_UNANSWERED)) {
-			ref.slot = flow_way(line, victim.way, ipv6);
-			ref.number = number * XLB_FLOW_WAYS + victim.way;
-			if (flow_take(&ref, now, ipv6))
-				return port + victim.way;
-		}
+		if (victim.rank < rank)
+			continue;
+		ref.slot = flow_way(line, victim.way, ipv6);
+		ref.number = number * XLB_FLOW_WAYS + victim.way;
+		if (flow_take(&ref, now, ipv6))
+			return port + victim.way;
 	}
 	return 0;
 }
 
-__weak __noinline __u32 flow_claim_port(__u64 endpoint_hash, __u32 random, __u32 now, bool ipv6)
+__weak __noinline __u32 flow_claim_port(__u64 endpoint_hash, __u32 random, __u32 now, bool evict,
+					bool ipv6)
 {
-	return ipv6 ? flow_search_port(endpoint_hash, random, now, true) :
-		      flow_search_port(endpoint_hash, random, now, false);
+	return ipv6 ? flow_search_port(endpoint_hash, random, now, evict, true) :
+		      flow_search_port(endpoint_hash, random, now, evict, false);
 }
 
 /* Whether the node itself may be a VIP at the address that a backend answers to and this port: VIPs have bits in the filter too. */
@@ -149,7 +155,7 @@ static __always_inline bool flow_claim_reply(struct flow_request *request,
 {
 	for (int i = 0; i < PORT_TRIES; i++) {
 		__u32 port = flow_claim_port(request->endpoint_hash, random + i * 0x9e3779b9,
-					     request->now, ipv6);
+					     request->now, i > 0, ipv6);
 
 		if (!port)
 			continue;
@@ -172,25 +178,23 @@ static __always_inline void flow_write(__u64 *slot, const struct flow_tuple *tup
 	__sync_lock_test_and_set(flow_value(slot, ipv6), value.word);
 }
 
-static __always_inline int flow_reserve(struct flow_request *request, bool ipv6)
+/* Takes both slots, and a port if there is to be nat. Returns 0 or an enum xlb_drop. */
+static __always_inline int flow_reserve(struct flow_request *request,
+					const struct xlb_backend *backend, bool nat, bool ipv6)
 {
-	struct xlb_backend *backend;
 	struct flow_ref ref, reply;
 	struct flow_lines lines;
 	__u64 secret[2];
 	__u32 random;
 	bool claimed;
 
-	backend = backend_get(request->backend);
-	if (!backend)
-		return XLB_DROP_BAD_RING;
 	secret_get(secret);
 	lines = flow_client_lines(&request->tuple, ipv6, secret);
 	if (!flow_claim(lines, request->now, ipv6, &ref))
 		return XLB_DROP_FLOWS_FULL;
 	request->slot = ref.number;
 	request->port = 0;
-	if (request->nat) {
+	if (nat) {
 		random = xlb_mix(request->tuple.word + request->now, secret[1], secret[0]) >> 32;
 		claimed = flow_claim_reply(request, backend, random, ipv6, secret, &reply);
 	} else {
@@ -199,18 +203,10 @@ static __always_inline int flow_reserve(struct flow_request *request, bool ipv6)
 	}
 	if (!claimed) {
 		*(volatile __u64 *)flow_value(ref.slot, ipv6) = 0;
-		return request->nat ? XLB_DROP_PORTS_EXHAUSTED : XLB_DROP_FLOWS_FULL;
+		return nat ? XLB_DROP_PORTS_EXHAUSTED : XLB_DROP_FLOWS_FULL;
 	}
 	request->reply_slot = reply.number;
 	return 0;
-}
-
-/* Takes both slots of a new flow. Returns 0 with request->port filled in, or an enum xlb_drop. */
-static __noinline int flow_open(struct flow_request *request, bool ipv6)
-{
-	if (!request)
-		return XLB_DROP_FLOWS_FULL;
-	return ipv6 ? flow_reserve(request, true) : flow_reserve(request, false);
 }
 
 /* Ends what is left of the flows whose slots were taken. */
@@ -234,17 +230,53 @@ static __always_inline bool flow_write_at(const struct flow_request *request, __
 	return true;
 }
 
-/* Writes the flow into the slots that flow_open() took: the reply's first. */
+/* Writes the flow into the slots that were taken: the reply's first. */
 static __always_inline void flow_commit(const struct flow_request *request, bool ipv6)
 {
 	union xlb_flow_value value = {};
 
 	value.backend = request->backend;
-	value.state = request->state;
+	value.state = request->protocol == IPPROTO_TCP ? XLB_FLOW_SYN : XLB_FLOW_ONEWAY;
 	value.port = request->port;
 	value.seen = request->now;
 	flow_write_at(request, request->reply_slot, value, ipv6);
 	flow_write_at(request, request->slot, value, ipv6);
+}
+
+static __always_inline int flow_begin(struct flow_request *request, bool ipv6)
+{
+	struct xlb_backend *backend;
+	__u64 secret[2];
+	int reason;
+	bool nat;
+
+	request->backend = choose(&request->client, request->client_port, &request->service, ipv6);
+	backend = backend_get(request->backend);
+	if (!backend || !request->backend || backend->state == XLB_BACKEND_RETIRED ||
+	    backend->state == XLB_BACKEND_FREE)
+		return XLB_DROP_BAD_RING;
+	secret_get(secret);
+	request->endpoint_hash = backend_endpoint_hash(backend, ipv6, secret);
+	request->evicted_count = 0;
+	/* A socket of this node would take the node's own address for a forgery: it sees the client's. */
+	nat = request->service.target.forward == XLB_FORWARD_NAT &&
+	      backend->ifindex != LOOPBACK_IFINDEX;
+	reason = flow_reserve(request, backend, nat, ipv6);
+	flow_forget_evicted(request, ipv6);
+	if (!reason)
+		flow_commit(request, ipv6);
+	return reason;
+}
+
+/* Begins the flow that this CPU's request asks for. Returns 0, or an enum xlb_drop. */
+__weak __noinline int flow_new(bool ipv6)
+{
+	__u32 zero = 0;
+	struct flow_request *request = bpf_map_lookup_elem(&scratch, &zero);
+
+	if (!request)
+		return XLB_DROP_FLOWS_FULL;
+	return ipv6 ? flow_begin(request, true) : flow_begin(request, false);
 }
 
 #endif

@@ -185,28 +185,28 @@ static __always_inline enum verdict parse_ipv6(struct packet *packet, void **cur
 	if (__builtin_expect(ip->nexthdr != IPPROTO_TCP && ip->nexthdr != IPPROTO_UDP, 0) &&
 	    parse_extensions(packet, cursor))
 		return VERDICT_PASS;
-	packet->headers = forget(packet->headers, packet->unknown, EXTENSION_BYTES_MAX);
-	packet->protocol = forget(packet->protocol, packet->unknown, 255);
-	*cursor = packet->network + packet->headers;
 	return VERDICT_NEXT;
 }
 
 static __always_inline enum verdict parse_transport(struct packet *packet, void *cursor)
 {
-	struct tcphdr *tcp = cursor;
 	struct udphdr *udp = cursor;
 
-	packet->transport = cursor;
+	if ((void *)(udp + 1) > packet->end)
+		return VERDICT_PASS;
 	if (packet->protocol == IPPROTO_TCP) {
-		if ((void *)(tcp + 1) > packet->end)
+		if (cursor + sizeof(struct tcphdr) > packet->end)
 			return VERDICT_PASS;
-		packet->tcp_flags = ((__u8 *)tcp)[13];
-	} else if (packet->protocol == IPPROTO_UDP) {
-		if ((void *)(udp + 1) > packet->end)
-			return VERDICT_PASS;
-	} else {
+		packet->tcp_flags = ((__u8 *)cursor)[13];
+	} else if (packet->protocol != IPPROTO_UDP) {
 		return VERDICT_PASS;
 	}
+	packet->protocol = forget(packet->protocol, packet->unknown, 255);
+	packet->headers = forget(packet->headers, packet->unknown, EXTENSION_BYTES_MAX);
+	udp = packet->network + packet->headers;
+	packet->transport = udp;
+	if ((void *)(udp + 1) > packet->end)
+		return VERDICT_PASS;
 	packet->source_port = udp->source;
 	packet->destination_port = udp->dest;
 	return VERDICT_NEXT;

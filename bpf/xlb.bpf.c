@@ -46,11 +46,13 @@ struct course {
 	union xlb_flow_value value;
 };
 
-/* Whether a backend still takes packets of a flow that it has. */
+/* Whether a backend still takes packets of a flow that it has: looked up in bits, for one branch. */
 static __always_inline bool backend_keeps(const struct xlb_backend *backend, __u8 protocol)
 {
-	return backend->state == XLB_BACKEND_ACTIVE || backend->state == XLB_BACKEND_DRAINING ||
-	       (backend->state == XLB_BACKEND_DOWN && protocol == IPPROTO_TCP);
+	__u32 states = 1 << XLB_BACKEND_ACTIVE | 1 << XLB_BACKEND_DRAINING;
+
+	states |= (protocol == IPPROTO_TCP) << XLB_BACKEND_DOWN;
+	return states >> (backend->state & 7) & 1;
 }
 
 /* Whether a client begins anew on the tuple of a flow that is over, or nearly. */
@@ -101,44 +103,37 @@ static __always_inline enum verdict may_begin(struct packet *packet,
 
 /* Chooses a backend and begins a flow on it. */
 static __always_inline enum verdict course_begin(struct packet *packet,
-						 const struct service_ref *service,
-						 const __u64 *secret, bool ipv6,
+						 const struct service_ref *service, bool ipv6,
 						 struct course *course)
 {
-	struct flow_request *request;
 	enum verdict verdict = may_begin(packet, service);
-	__u32 zero = 0, id;
+	struct flow_request *request;
+	__u32 zero = 0;
 	int reason;
 
 	if (verdict)
 		return verdict;
-	id = choose(packet, service, ipv6);
-	course->backend = backend_get(id);
 	request = bpf_map_lookup_elem(&scratch, &zero);
-	if (!course->backend || !id || !request ||
-	    course->backend->state == XLB_BACKEND_RETIRED ||
-	    course->backend->state == XLB_BACKEND_FREE)
-		return dropped(packet, XLB_DROP_BAD_RING);
-	request->backend = id;
+	if (!request)
+		return dropped(packet, XLB_DROP_FLOWS_FULL);
 	request->tuple.key = course->tuple.key;
 	request->tuple.word = course->tuple.word;
-	if (ipv6)
-		address_copy(&request->tuple.client, &course->tuple.client);
-	request->endpoint_hash = backend_endpoint_hash(course->backend, ipv6, secret);
+	request->client.word[0] = packet->source.word[0];
+	if (ipv6) {
+		address_copy(&request->tuple.client, &packet->source);
+		address_copy(&request->client, &packet->source);
+	}
+	request->service = *service;
+	request->client_port = packet->source_port;
+	request->protocol = packet->protocol;
 	request->now = packet->now;
-	/* A socket of this node would take a packet from the node's own address for a forgery: it keeps the client's. */
-	request->nat = service->target.forward == XLB_FORWARD_NAT &&
-		      course->backend->ifindex != LOOPBACK_IFINDEX;
-	request->state = packet->protocol == IPPROTO_TCP ? XLB_FLOW_SYN : XLB_FLOW_ONEWAY;
-	request->evicted_count = 0;
-	reason = flow_open(request, ipv6);
-	flow_forget_evicted(request, ipv6);
+	reason = flow_new(ipv6);
 	if (reason)
 		return dropped(packet, reason);
-	flow_commit(request, ipv6);
-	course->value.word = id;
+	course->value.word = request->backend;
 	course->value.port = request->port;
-	return VERDICT_NEXT;
+	course->backend = backend_get(request->backend);
+	return course->backend ? VERDICT_NEXT : dropped(packet, XLB_DROP_BAD_RING);
 }
 
 /* What the backend is to see. */
@@ -210,7 +205,7 @@ static __always_inline enum verdict serve(struct xdp_md *ctx, struct packet *pac
 	flow_tuple_make(&course.tuple, &packet->source, packet->source_port, service->id, ipv6,
 			secret);
 	if (!course_known(packet, secret, ipv6, &course)) {
-		verdict = course_begin(packet, service, secret, ipv6, &course);
+		verdict = course_begin(packet, service, ipv6, &course);
 		if (verdict)
 			return verdict;
 		outcome->new_flow = 1;
@@ -275,11 +270,8 @@ static __always_inline int finish(struct xdp_md *ctx, struct packet *packet, boo
 {
 	if (verdict == VERDICT_PASS)
 		return XDP_PASS;
-	if (__builtin_expect(verdict == VERDICT_REFUSE, 0)) {
-		if (packet->protocol == IPPROTO_TCP ? answer_tcp(ctx, packet, ipv6) :
-						      answer_udp(ctx, packet, ipv6))
-			verdict = dropped(packet, XLB_DROP_ANSWER_FAILED);
-	}
+	if (__builtin_expect(verdict == VERDICT_REFUSE, 0) && refuse(ctx, packet, ipv6))
+		verdict = dropped(packet, XLB_DROP_ANSWER_FAILED);
 	count(outcome, packet, verdict);
 	switch (verdict) {
 	case VERDICT_TX:
