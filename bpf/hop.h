@@ -42,10 +42,10 @@ static __always_inline bool hop_direct(__u32 ifindex, __u32 ingress)
 }
 
 static __always_inline long hop_ask(void *ctx, struct bpf_fib_lookup *fib,
-				    const struct packet *packet,
-				    const struct translation *translation, __u32 ingress, bool ipv6)
+				    const struct translation *translation, __u8 protocol,
+				    __u32 ingress, bool ipv6)
 {
-	fib->l4_protocol = packet->protocol;
+	fib->l4_protocol = protocol;
 	fib->ifindex = ingress;
 	if (ipv6) {
 		fib->family = AF_INET6;
@@ -64,16 +64,15 @@ static __always_inline long hop_ask(void *ctx, struct bpf_fib_lookup *fib,
  * the device to use where the kernel does not answer, 0: the uplink.
  */
 static __always_inline void hop_refresh(void *ctx, struct xlb_next_hop *next,
-					const struct packet *packet,
-					const struct translation *translation, __u32 ingress,
-					__u32 fallback, bool ipv6)
+					const struct translation *translation, __u8 protocol,
+					__u32 now, __u32 ingress, __u32 fallback, bool ipv6)
 {
 	struct bpf_fib_lookup fib = {};
 	struct xlb_hop hop = {};
 	struct xlb_hop *old;
 	bool settled = true;
 
-	switch (hop_ask(ctx, &fib, packet, translation, ingress, ipv6)) {
+	switch (hop_ask(ctx, &fib, translation, protocol, ingress, ipv6)) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
 		hop.ifindex = fib.ifindex;
 		if (hop_direct(fib.ifindex, ingress)) {
@@ -108,7 +107,7 @@ static __always_inline void hop_refresh(void *ctx, struct xlb_next_hop *next,
 		((__u64 *)new)[1] = ((__u64 *)&hop)[1];
 		__sync_lock_test_and_set(&next->current, other);
 	}
-	*(volatile __u32 *)&next->checked = settled ? packet->now : 0;
+	*(volatile __u32 *)&next->checked = settled ? now : 0;
 }
 
 /* The hop to use now; by value, so that it is one and the same throughout. */
@@ -119,25 +118,29 @@ static __always_inline const struct xlb_hop *hop_current(struct xlb_next_hop *ne
 
 /* The cache entry for a client's next hop, taken over from whoever had it. */
 static __always_inline struct xlb_next_hop *neighbour_get(const struct xlb_address *address,
-							  bool ipv6)
+							  bool ipv6, __u32 *ret_slot)
 {
 	__u64 fold = ipv6 ? address->word[0] ^ address->word[1] ^ address->word[2] ^
 				    address->word[3] :
 			    address->word[0];
 	__u32 index = (fold * 0x9e3779b97f4a7c15ull >> 32) & (cfg.neighbours - 1);
 	struct xlb_neighbour *neighbour = bpf_map_lookup_elem(&neighbours, &index);
+	struct xlb_address wanted = { .word[0] = address->word[0] };
 
 	if (!neighbour)
 		return NULL;
-	if (!address_equal(&neighbour->address, address, true)) {
-		address_copy(&neighbour->address, address);
+	if (ipv6)
+		address_copy(&wanted, address);
+	if (!address_equal(&neighbour->address, &wanted, true)) {
+		address_copy(&neighbour->address, &wanted);
 		neighbour->next_hop.checked = 0;
 	}
+	*ret_slot = index;
 	return &neighbour->next_hop;
 }
 
 /* Takes the tags off a packet that leaves by another device than it came by: they belong to the link. */
-static __noinline int vlan_strip(struct xdp_md *ctx, __u32 tags)
+__weak __noinline int vlan_strip(struct xdp_md *ctx, __u32 tags)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u32 addresses[3], bytes = tags == 1 ? VLAN_TAG_BYTES : 2 * VLAN_TAG_BYTES;
@@ -159,7 +162,7 @@ static __noinline int vlan_strip(struct xdp_md *ctx, __u32 tags)
 }
 
 /* Leaves the note for tc. */
-static __noinline int note_leave(struct xdp_md *ctx, __u32 ifindex, __u32 tags)
+__weak __noinline int note_leave(struct xdp_md *ctx, __u32 ifindex, __u32 tags)
 {
 	struct xlb_note *note;
 

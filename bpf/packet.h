@@ -27,7 +27,7 @@
 
 #define VLAN_TAGS_MAX 2
 #define VLAN_TAG_BYTES 4
-#define EXTENSION_HEADERS_MAX 6
+#define EXTENSION_HEADERS_MAX 4
 #define EXTENSION_BYTES_MAX 0x3fff	/* more than these can hold */
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
@@ -191,16 +191,18 @@ static __always_inline enum verdict parse_ipv6(struct packet *packet, void **cur
 static __always_inline enum verdict parse_transport(struct packet *packet, void *cursor)
 {
 	struct udphdr *udp = cursor;
+	__u8 flags = 0;
 
 	if ((void *)(udp + 1) > packet->end)
 		return VERDICT_PASS;
 	if (packet->protocol == IPPROTO_TCP) {
 		if (cursor + sizeof(struct tcphdr) > packet->end)
 			return VERDICT_PASS;
-		packet->tcp_flags = ((__u8 *)cursor)[13];
+		flags = ((__u8 *)cursor)[13];
 	} else if (packet->protocol != IPPROTO_UDP) {
 		return VERDICT_PASS;
 	}
+	packet->tcp_flags = forget(flags, packet->unknown, 255);
 	packet->protocol = forget(packet->protocol, packet->unknown, 255);
 	packet->headers = forget(packet->headers, packet->unknown, EXTENSION_BYTES_MAX);
 	udp = packet->network + packet->headers;

@@ -120,7 +120,7 @@ static __always_inline __u32 skb_route(struct __sk_buff *skb, const struct packe
 {
 	struct bpf_fib_lookup fib = {};
 
-	switch (hop_ask(skb, &fib, packet, translation, skb->ifindex, ipv6)) {
+	switch (hop_ask(skb, &fib, translation, packet->protocol, skb->ifindex, ipv6)) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
 	case BPF_FIB_LKUP_RET_NO_NEIGH:
 		return fib.ifindex;

@@ -163,27 +163,73 @@ static __always_inline void course_translation(const struct packet *packet,
 		translation->source.word[0] = backend->source.word[0];
 }
 
-/* The look-up of a next hop, as a function of its own. `fallback`: see hop_refresh(). */
-static __noinline int hop_look_up(struct xdp_md *ctx, struct xlb_next_hop *next,
-				  struct packet *packet, struct translation *translation,
-				  __u64 fallback)
+/* Whose next hop it is: a backend's (by id), or a client's (by slot of `neighbours`). */
+#define HOP_CLIENT (1ull << 33)
+
+/* What the look-up of a next hop takes besides numbers; per CPU. */
+struct hop_request {
+	struct translation translation;
+	__u32 now;
+	__u32 protocol;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct hop_request);
+} hop_requests SEC(".maps") __weak;
+
+/* The look-up, as a function of its own: of the next hop number `which`, with HOP_CLIENT and HOP_IPV6; `fallback`: see hop_refresh(). */
+__weak __noinline int hop_look_up(struct xdp_md *ctx, __u64 which, __u32 fallback)
 {
-	if (!next || !packet || !translation)
+	__u32 zero = 0, id = which;
+	struct hop_request *request = bpf_map_lookup_elem(&hop_requests, &zero);
+	struct xlb_neighbour *neighbour;
+	struct xlb_backend *backend;
+	struct xlb_next_hop *next;
+
+	if (!request)
 		return 0;
-	if (fallback & HOP_IPV6)
-		hop_refresh(ctx, next, packet, translation, ctx->ingress_ifindex, fallback, true);
-	else
-		hop_refresh(ctx, next, packet, translation, ctx->ingress_ifindex, fallback, false);
+	if (which & HOP_CLIENT) {
+		neighbour = bpf_map_lookup_elem(&neighbours, &id);
+		if (!neighbour)
+			return 0;
+		next = &neighbour->next_hop;
+	} else {
+		backend = backend_get(id);
+		if (!backend)
+			return 0;
+		next = &backend->next_hop;
+	}
+	hop_refresh(ctx, next, &request->translation, request->protocol, request->now,
+		    ctx->ingress_ifindex, fallback, which & HOP_IPV6);
 	return 0;
 }
 
 /* Makes sure that a next hop was looked up within this tick. */
-static __always_inline void hop_freshen(struct xdp_md *ctx, struct packet *packet,
-					struct xlb_next_hop *next, __u32 fallback,
-					struct translation *translation, bool ipv6)
+static __always_inline void hop_freshen(struct xdp_md *ctx, const struct packet *packet,
+					struct xlb_next_hop *next, __u64 which, __u32 fallback,
+					const struct translation *translation, bool ipv6)
 {
-	if (__builtin_expect(*(volatile __u32 *)&next->checked != packet->now, 0))
-		hop_look_up(ctx, next, packet, translation, fallback | (ipv6 ? HOP_IPV6 : 0));
+	struct hop_request *request;
+	__u32 zero = 0;
+
+	if (__builtin_expect(*(volatile __u32 *)&next->checked == packet->now, 1))
+		return;
+	request = bpf_map_lookup_elem(&hop_requests, &zero);
+	if (!request)
+		return;
+	request->now = packet->now;
+	request->protocol = packet->protocol;
+	request->translation.source.word[0] = translation->source.word[0];
+	request->translation.destination.word[0] = translation->destination.word[0];
+	if (ipv6) {
+		address_copy(&request->translation.source, &translation->source);
+		address_copy(&request->translation.destination, &translation->destination);
+		which |= HOP_IPV6;
+	}
+	hop_look_up(ctx, which, fallback);
 }
 
 /* A packet for a VIP. */
@@ -212,8 +258,8 @@ static __always_inline enum verdict serve(struct xdp_md *ctx, struct packet *pac
 	}
 	outcome->backend = course.value.backend;
 	course_translation(packet, &course, ipv6, &translation);
-	hop_freshen(ctx, packet, &course.backend->next_hop, course.backend->ifindex, &translation,
-		    ipv6);
+	hop_freshen(ctx, packet, &course.backend->next_hop, course.value.backend,
+		    course.backend->ifindex, &translation, ipv6);
 	translate(packet, &translation, ipv6);
 	return emit(ctx, packet, hop_current(&course.backend->next_hop));
 }
@@ -226,6 +272,7 @@ static __always_inline enum verdict restore(struct xdp_md *ctx, struct packet *p
 	struct translation translation;
 	struct xlb_next_hop *next;
 	struct reply reply;
+	__u32 slot;
 
 	if (!reply_find(packet, ipv6, secret, &reply) || packet->ttl <= 1)
 		return VERDICT_PASS;
@@ -236,10 +283,10 @@ static __always_inline enum verdict restore(struct xdp_md *ctx, struct packet *p
 	outcome->to_client = 1;
 	reply_translation(packet, &reply, ipv6, &translation);
 	flow_touch(&reply.flow, reply.value, FLOW_BY_REPLY, packet, ipv6);
-	next = neighbour_get(&translation.destination, ipv6);
+	next = neighbour_get(&translation.destination, ipv6, &slot);
 	if (!next)
 		return dropped(packet, XLB_DROP_NO_ROUTE);
-	hop_freshen(ctx, packet, next, 0, &translation, ipv6);
+	hop_freshen(ctx, packet, next, slot | HOP_CLIENT, 0, &translation, ipv6);
 	translate(packet, &translation, ipv6);
 	return emit(ctx, packet, hop_current(next));
 }
