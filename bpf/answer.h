@@ -2,9 +2,10 @@
 /*
  * Saying no: to a packet that nobody takes, in the VIP's name, so that the client knows at once.
  *
- * TCP: a RST that the client must accept (RFC 9293, 3.5.2): the sequence number that it acknowledged, or 0 with an
- * acknowledgment of all that it sent. UDP: ICMP port unreachable (RFC 792, RFC 4443 3.1) with its header and 8 bytes.
- * The answer goes back out of the device that the packet came by, to the neighbour that sent it.
+ * TCP: a RST that the client must accept (RFC 9293, 3.5.2): the sequence number that it
+ * acknowledged, or 0 with an acknowledgment of all that it sent. UDP: ICMP port unreachable (RFC
+ * 792, RFC 4443 3.1) with its header and 8 bytes. The answer goes back out of the device that the
+ * packet came by, to the neighbour that sent it.
  */
 #ifndef XLB_ANSWER_H
 #define XLB_ANSWER_H
@@ -27,8 +28,8 @@ struct icmp_error {
 #define ICMP6_PORT 4
 
 /*
- * The packet to answer, as far as the answer needs it. Kept per CPU, because the functions below take no pointers into packets:
- * the verifier then looks at them once.
+ * The packet to answer, as far as the answer needs it. Kept per CPU, because the functions below
+ * take no pointers into packets: the verifier then looks at them once.
  */
 struct refusal {
 	struct xlb_address source;
@@ -52,12 +53,15 @@ struct {
 } refusals SEC(".maps") __weak;
 
 #define ANSWER_TTL 64
-#define OFFSET_MASK 0x1ff	/* bounds offsets for the verifier; packets with longer headers are not answered */
-#define QUOTE_MAX 120	/* longest quote: IP header with all options, or some extension headers, and 8 bytes */
+/* bounds offsets for the verifier; packets with longer headers are not answered */
+#define OFFSET_MASK 0x1ff
+/* longest quote: IP header with all options, or some extension headers, and 8 bytes */
+#define QUOTE_MAX 120
 
 static __always_inline void ethernet_swap(void *data)
 {
-	__u64 first = *(__u64 *)data;			/* destination and two bytes of the source */
+	/* destination and two bytes of the source */
+	__u64 first = *(__u64 *)data;
 	__u32 rest = *(__u32 *)(data + 8);
 
 	*(__u64 *)data = first >> 48 | (__u64)rest << 16 | (first & 0xffff) << 48;
@@ -65,8 +69,8 @@ static __always_inline void ethernet_swap(void *data)
 }
 
 /* A header from the VIP to the client. */
-static __always_inline void answer_ipv4(struct iphdr *ip, const struct refusal *refusal, __u8 protocol,
-					__u16 payload)
+static __always_inline void answer_ipv4(struct iphdr *ip, const struct refusal *refusal,
+					__u8 protocol, __u16 payload)
 {
 	__u16 *word = (__u16 *)ip;
 	__u64 sum = 0;
@@ -86,8 +90,8 @@ static __always_inline void answer_ipv4(struct iphdr *ip, const struct refusal *
 	ip->check = ~xlb_sum_fold(sum);
 }
 
-static __always_inline void answer_ipv6(struct ipv6hdr *ip, const struct refusal *refusal, __u8 protocol,
-					__u16 payload)
+static __always_inline void answer_ipv6(struct ipv6hdr *ip, const struct refusal *refusal,
+					__u8 protocol, __u16 payload)
 {
 	*(__u32 *)ip = bpf_htonl(0x60000000);
 	ip->payload_len = bpf_htons(payload);
@@ -98,8 +102,8 @@ static __always_inline void answer_ipv6(struct ipv6hdr *ip, const struct refusal
 }
 
 /* The pseudo header's sum (RFC 9293 3.1, RFC 8200 8.1); direction does not matter. */
-static __always_inline __u64 pseudo_header(const struct refusal *refusal, __u8 protocol, __u16 payload,
-					   bool ipv6)
+static __always_inline __u64 pseudo_header(const struct refusal *refusal, __u8 protocol,
+					   __u16 payload, bool ipv6)
 {
 	__u64 sum = (__u64)bpf_htons(protocol) + bpf_htons(payload);
 
@@ -170,7 +174,8 @@ static __always_inline int answer_tcp(struct xdp_md *ctx, const struct refusal *
 	transport = network + (ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
 	if (frame_resize(ctx, transport + sizeof(*tcp)))
 		return -1;
-	barrier_var(transport);		/* else clang counts back from the end, which the verifier cannot follow */
+	/* else clang counts back from the end, which the verifier cannot follow */
+	barrier_var(transport);
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
 	tcp = data + transport;

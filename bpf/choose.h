@@ -23,13 +23,15 @@ static __always_inline __u32 ring_hash(const struct xlb_address *client, __be16 
 /* How many flows came before this one: across CPUs, each number once. */
 static __always_inline __u64 rotation_take(__u32 service, bool ipv6)
 {
-	__u32 index = XLB_SERVICE_KEY(ipv6 ? XLB_IPV6 : XLB_IPV4, service, cfg.services);
+	__u32 index = SERVICE_KEY(ipv6, service);
 	struct xlb_rotation *turn = bpf_map_lookup_elem(&rotation, &index);
 
 	return turn ? __sync_fetch_and_add(&turn->placed, 1) : 0;
 }
 
-/* The id of the backend that takes a new flow; 0: the ring is broken. The ring must not be empty. */
+/*
+ * The id of the backend that takes a new flow; 0: the ring is broken. The ring must not be empty.
+ */
 static __always_inline __u32 choose(const struct xlb_address *client, __be16 port,
 				    const struct service_ref *service, bool ipv6)
 {

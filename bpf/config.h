@@ -8,7 +8,10 @@
 
 #include <xlb/abi.h>
 
-/* lbctl copies `config` here before loading; defined in xlb.bpf.c. What changes later is read from the map. */
+/*
+ * lbctl copies `config` here before loading; defined in xlb.bpf.c. What changes later is read from
+ * the map.
+ */
 extern const volatile struct xlb_config cfg;
 
 /* Keeps the compiler from turning arithmetic on `var` back into branches. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Counting, at the one exit of every program. A counter that is missing never changes what happens to a packet.
+ * Counting, at the one exit of every program. A counter that is missing never changes what happens
+ * to a packet.
  */
 #ifndef XLB_COUNT_H
 #define XLB_COUNT_H

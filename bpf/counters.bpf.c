@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The table that `cat PIN_DIR/counters` prints: a line for each backend, by an iterator over backend_stats, so that no process
- * of ours has to run.
+ * The table that `cat PIN_DIR/counters` prints: a line for each backend, by an iterator over
+ * backend_stats, so that no process of ours has to run.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_endian.h>

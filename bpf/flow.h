@@ -3,18 +3,22 @@
  * Flows: which backend a client's packets go to, and which client a backend's packets go to.
  *
  * `flows` is an array of cache lines of four flows. A flow stands in it twice, in the same form:
- *  - in the first half, in one of two lines that the client's tuple hashes to (the emptier one when it began);
- *  - in the second half, where a reply finds it. nat: line and way follow from the endpoint and the port that it
- *    answers to, so that taking a slot is taking a port, and a port towards one endpoint is never given twice,
- *    whatever services it is behind. dnat: one of two lines, by a hash of client and endpoint.
- * Either copy holds all that matters: an established flow costs one line each way. Both are written when the state
- * changes and once a tick; the other copy is called the twin.
+ *  - in the first half, in one of two lines that the client's tuple hashes to (the emptier one
+ *    when it began);
+ *  - in the second half, where a reply finds it. nat: line and way follow from the endpoint and
+ *    the port that it answers to, so that taking a slot is taking a port, and a port towards one
+ *    endpoint is never given twice, whatever services it is behind. dnat: one of two lines, by a
+ *    hash of client and endpoint. Either copy holds all that matters: an established flow costs one
+ *    line each way. Both are written when the state changes and once a tick; the other copy is
+ *    called the twin.
  *
- * The table is a cache under attack: a new flow takes a free or timed out slot, else a closed flow's, else
- * that of a flow that nobody has answered. Established flows are never evicted before their time.
+ * The table is a cache under attack: a new flow takes a free or timed out slot, else a closed
+ * flow's, else that of a flow that nobody has answered. Established flows are never evicted before
+ * their time.
  *
- * A slot changes hands by compare-and-swap of its value, to CLAIMED first; key and final value follow.
- * Ways are picked by arithmetic instead of branches: the verifier then sees one path, and the CPU mispredicts none.
+ * A slot changes hands by compare-and-swap of its value, to CLAIMED first; key and final value
+ * follow. Ways are picked by arithmetic instead of branches: the verifier then sees one path, and
+ * the CPU mispredicts none.
  */
 #ifndef XLB_FLOW_H
 #define XLB_FLOW_H
@@ -30,7 +34,8 @@
 struct flow_tuple {
 	struct xlb_address client;	/* IPv6 only */
 	union xlb_flow_key key;
-	__u64 word;			/* stands for the client's address and port: see flow_tuple_make */
+	/* stands for the client's address and port: see flow_tuple_make */
+	__u64 word;
 };
 
 /* A flow slot of either family: three or four words, the last two are key and value. */
@@ -117,9 +122,10 @@ static __always_inline struct flow_lines flow_reply_lines(__u64 client_word, __u
 }
 
 /*
- * nat: the one slot of a port towards an endpoint, as its line; the way is flow_port_way(). Four ports share a line, and
- * an endpoint's lines are strewn over the half, so that endpoints fill it evenly however many there are. Two
- * multiplications: after one alone, the lines of two endpoints would be either apart or nearly all the same.
+ * nat: the one slot of a port towards an endpoint, as its line; the way is flow_port_way(). Four
+ * ports share a line, and an endpoint's lines are strewn over the half, so that endpoints fill it
+ * evenly however many there are. Two multiplications: after one alone, the lines of two endpoints
+ * would be either apart or nearly all the same.
  */
 static __always_inline __u32 flow_port_line(__u64 endpoint_hash, __u32 port, bool ipv6)
 {
@@ -136,7 +142,10 @@ static __always_inline __u32 flow_port_way(__u32 port)
 	return (port - cfg.port_min) & (XLB_FLOW_WAYS - 1);
 }
 
-/* All bits set if the word is 0, else none; the barriers keep clang from seeing a comparison in it, and branching. */
+/*
+ * All bits set if the word is 0, else none; the barriers keep clang from seeing a comparison in it,
+ * and branching.
+ */
 static __always_inline __u64 mask_if_zero(__u64 word)
 {
 	word |= -word;
@@ -157,7 +166,10 @@ static __always_inline __u64 mask_if_less(__u64 a, __u64 b)
 	return difference;
 }
 
-/* A slot that was found: where it is, and its number (line * ways + way), by which functions of their own are told of it. */
+/*
+ * A slot that was found: where it is, and its number (line * ways + way), by which functions of
+ * their own are told of it.
+ */
 struct flow_ref {
 	__u64 *slot;
 	__u32 number;

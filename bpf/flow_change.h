@@ -2,8 +2,8 @@
 /*
  * Moving flows on and ending them: what writes to flows that are there.
  *
- * All of it is off the fast path (once for each change of state, or tick), so these are functions of their own. Those that are
- * not static take numbers only, and the verifier looks at them once.
+ * All of it is off the fast path (once for each change of state, or tick), so these are functions
+ * of their own. Those that are not static take numbers only, and the verifier looks at them once.
  */
 #ifndef XLB_FLOW_CHANGE_H
 #define XLB_FLOW_CHANGE_H
@@ -82,7 +82,9 @@ static __always_inline bool flow_twin_set(const struct flow_ref *ref, union xlb_
 	return flow_same(other, value) && flow_swap(twin.slot, ipv6, other.word, after);
 }
 
-/* Ends the other copy of the flow that had `value` in this slot, which was taken over or cleared. */
+/*
+ * Ends the other copy of the flow that had `value` in this slot, which was taken over or cleared.
+ */
 __weak __noinline int flow_forget_twin(__u32 number, __u64 value, bool ipv6)
 {
 	union xlb_flow_value old = { .word = value };
@@ -120,8 +122,9 @@ static __always_inline int flow_write_both(__u32 number, __u64 before, __u64 aft
 }
 
 /*
- * Writes a new state or tick to both copies. Where the twin is gone (its slot was given to another flow), the flow cannot
- * work any more: this copy goes too, and the client's next packet is told so.
+ * Writes a new state or tick to both copies. Where the twin is gone (its slot was given to another
+ * flow), the flow cannot work any more: this copy goes too, and the client's next packet is told
+ * so.
  */
 __weak __noinline int flow_update(__u32 number, __u64 before, __u64 after, bool ipv6)
 {

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Beginning flows: choosing a backend, finding two slots, for the client's packets and for the replies, and for nat a
- * port.
+ * Beginning flows: choosing a backend, finding two slots, for the client's packets and for the
+ * replies, and for nat a port.
  *
- * What is wanted is written into a struct flow_request of the CPU, and flow_new() does the rest; it takes no pointers, so that
- * the verifier looks at it once. It goes in three steps: take the slots, end what is left of the flows that had them, write
- * the new flow, the reply's copy first: when the first packet leaves, the reply is expected.
+ * What is wanted is written into a struct flow_request of the CPU, and flow_new() does the rest; it
+ * takes no pointers, so that the verifier looks at it once. It goes in three steps: take the slots,
+ * end what is left of the flows that had them, write the new flow, the reply's copy first: when the
+ * first packet leaves, the reply is expected.
  */
 #ifndef XLB_FLOW_OPEN_H
 #define XLB_FLOW_OPEN_H
@@ -76,7 +77,10 @@ static __always_inline bool flow_take(const struct flow_ref *ref, __u32 now, boo
 	return true;
 }
 
-/* Takes a slot of one of two lines: of the emptier one, or if both are full the one that is given away more willingly. */
+/*
+ * Takes a slot of one of two lines: of the emptier one, or if both are full the one that is given
+ * away more willingly.
+ */
 static __always_inline bool flow_claim(struct flow_lines lines, __u32 now, bool ipv6,
 				       struct flow_ref *ret_ref)
 {
@@ -100,9 +104,12 @@ static __always_inline bool flow_claim(struct flow_lines lines, __u32 now, bool 
 	return flow_take(ret_ref, now, ipv6);
 }
 
-/* Searches some lines for a port whose slot is free, out of time or closed, and with `evict` for one that nobody answered; takes it. 0: none. */
-static __always_inline __u32 flow_search_port(__u64 endpoint_hash, __u32 random, __u32 now, bool evict,
-					      bool ipv6)
+/*
+ * Searches some lines for a port whose slot is free, out of time or closed, and with `evict` for
+ * one that nobody answered; takes it. 0: none.
+ */
+static __always_inline __u32 flow_search_port(__u64 endpoint_hash, __u32 random, __u32 now,
+					      bool evict, bool ipv6)
 {
 	__u32 lines = ((__u32)cfg.port_max - cfg.port_min + 1) / XLB_FLOW_WAYS;
 	__u64 rank = evict ? RANK_UNANSWERED : RANK_CLOSED;
@@ -135,9 +142,12 @@ __weak __noinline __u32 flow_claim_port(__u64 endpoint_hash, __u32 random, __u32
 		      flow_search_port(endpoint_hash, random, now, evict, false);
 }
 
-/* Whether the node itself may be a VIP at the address that a backend answers to and this port: VIPs have bits in the filter too. */
-static __always_inline bool flow_port_is_vip(const struct xlb_backend *backend, __u32 port, bool ipv6,
-					     const __u64 *secret)
+/*
+ * Whether the node itself may be a VIP at the address that a backend answers to and this port: VIPs
+ * have bits in the filter too.
+ */
+static __always_inline bool flow_port_is_vip(const struct xlb_backend *backend, __u32 port,
+					     bool ipv6, const __u64 *secret)
 {
 	__u64 word = xlb_address_word(&backend->source, ipv6 ? XLB_IPV6 : XLB_IPV4, secret);
 
@@ -145,8 +155,8 @@ static __always_inline bool flow_port_is_vip(const struct xlb_backend *backend, 
 }
 
 /*
- * Takes a port towards the backend of a request; false: there is none. Never one under which the node itself is a VIP:
- * replies to it would be taken for a client's packets.
+ * Takes a port towards the backend of a request; false: there is none. Never one under which the
+ * node itself is a VIP: replies to it would be taken for a client's packets.
  */
 static __always_inline bool flow_claim_reply(struct flow_request *request,
 					     const struct xlb_backend *backend, __u32 random,
@@ -258,7 +268,10 @@ static __always_inline int flow_begin(struct flow_request *request, bool ipv6)
 	secret_get(secret);
 	request->endpoint_hash = backend_endpoint_hash(backend, ipv6, secret);
 	request->evicted_count = 0;
-	/* A socket of this node would take the node's own address for a forgery: it sees the client's. */
+	/*
+	 * A socket of this node would take the node's own address for a forgery: it sees the
+	 * client's.
+	 */
 	nat = request->service.target.forward == XLB_FORWARD_NAT &&
 	      backend->ifindex != LOOPBACK_IFINDEX;
 	reason = flow_reserve(request, backend, nat, ipv6);

@@ -2,11 +2,13 @@
 /*
  * Getting a rewritten packet out: next hops, and the ways in which a packet leaves.
  *
- * The kernel's routes and neighbours decide, asked by bpf_fib_lookup once a tick for each backend and each client, not for each
- * packet. A frame goes straight out (TX, or REDIRECT to another attached device) when the next hop is a resolved Ethernet
- * neighbour there. All else (bridges, tunnels, Pods' devices, neighbours still to be resolved, forwarding switched off) goes by
- * the kernel: the device's number is noted in front of the packet, and the tc ingress program of the same device hands it to
- * bpf_redirect_neigh(), which resolves the neighbour, and keeps the packet until it has.
+ * The kernel's routes and neighbours decide, asked by bpf_fib_lookup once a tick for each backend
+ * and each client, not for each packet. A frame goes straight out (TX, or REDIRECT to another
+ * attached device) when the next hop is a resolved Ethernet neighbour there. All else (bridges,
+ * tunnels, Pods' devices, neighbours still to be resolved, forwarding switched off) goes by the
+ * kernel: the device's number is noted in front of the packet, and the tc ingress program of the
+ * same device hands it to bpf_redirect_neigh(), which resolves the neighbour, and keeps the packet
+ * until it has.
  */
 #ifndef XLB_HOP_H
 #define XLB_HOP_H
@@ -60,8 +62,8 @@ static __always_inline long hop_ask(void *ctx, struct bpf_fib_lookup *fib,
 }
 
 /*
- * Asks the kernel and keeps the answer; an unresolved neighbour is asked for again with the next packet. `fallback` is
- * the device to use where the kernel does not answer, 0: the uplink.
+ * Asks the kernel and keeps the answer; an unresolved neighbour is asked for again with the next
+ * packet. `fallback` is the device to use where the kernel does not answer, 0: the uplink.
  */
 static __always_inline void hop_refresh(void *ctx, struct xlb_next_hop *next,
 					const struct translation *translation, __u8 protocol,
@@ -139,7 +141,10 @@ static __always_inline struct xlb_next_hop *neighbour_get(const struct xlb_addre
 	return &neighbour->next_hop;
 }
 
-/* Takes the tags off a packet that leaves by another device than it came by: they belong to the link. */
+/*
+ * Takes the tags off a packet that leaves by another device than it came by: they belong to the
+ * link.
+ */
 __weak __noinline int vlan_strip(struct xdp_md *ctx, __u32 tags)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Every map, and the constants that are fixed when the programs are loaded. Sizes here are placeholders: lbctl sets them from xlb_config before the maps are made.
- * Mmappable arrays start on a page, so that their elements lie on cache lines.
+ * Every map, and the constants that are fixed when the programs are loaded. Sizes here are
+ * placeholders: lbctl sets them from xlb_config before the maps are made. Mmappable arrays start on
+ * a page, so that their elements lie on cache lines.
  */
 #ifndef XLB_MAPS_H
 #define XLB_MAPS_H
@@ -10,6 +11,9 @@
 #include <bpf/bpf_helpers.h>
 
 #include <xlb/abi.h>
+
+/* A service's element in the maps that hold both families. */
+#define SERVICE_KEY(ipv6, id) XLB_SERVICE_KEY((ipv6) ? XLB_IPV6 : XLB_IPV4, id, cfg.services)
 
 #define XLB_ARRAY(map, value_type, flags) \
 	struct { \
@@ -45,7 +49,10 @@ struct {
 	__type(value, struct xlb_neighbour);
 } neighbours SEC(".maps") __weak;
 
-/* A hash, so that a dump shows what is there and nothing else; entries are made and removed by lbctl only. */
+/*
+ * A hash, so that a dump shows what is there and nothing else; entries are made and removed by
+ * lbctl only.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
 	__uint(max_entries, 1);

@@ -2,8 +2,9 @@
 /*
  * A packet as the walk sees it, and the cursor that takes it apart.
  *
- * parse() fills struct packet or says that the packet is none of ours to touch: not IP, not TCP or UDP, a fragment,
- * headers cut short. It never judges: whether broken lengths matter is decided once a VIP is known to be meant.
+ * parse() fills struct packet or says that the packet is none of ours to touch: not IP, not TCP or
+ * UDP, a fragment, headers cut short. It never judges: whether broken lengths matter is decided
+ * once a VIP is known to be meant.
  */
 #ifndef XLB_PACKET_H
 #define XLB_PACKET_H
@@ -67,7 +68,9 @@ struct packet {
 	__u8 drop;		/* enum xlb_drop */
 };
 
-/* In words of 8 bytes: the packet may be unaligned, which all machines that xlb runs on can read. */
+/*
+ * In words of 8 bytes: the packet may be unaligned, which all machines that xlb runs on can read.
+ */
 static __always_inline void address_copy(void *to, const void *from)
 {
 	((__u64 *)to)[0] = ((const __u64 *)from)[0];
@@ -90,8 +93,9 @@ static __always_inline bool is_vlan(__be16 type)
 }
 
 /*
- * The same number, of which the verifier now only knows that it lies under `mask` + 1: so that it walks the rest of the program
- * once, and not once for every way in which a header chain may have come to an end. `unknown` is anything that it knows nothing of.
+ * The same number, of which the verifier now only knows that it lies under `mask` + 1: so that it
+ * walks the rest of the program once, and not once for every way in which a header chain may have
+ * come to an end. `unknown` is anything that it knows nothing of.
  */
 static __always_inline __u64 forget(__u64 number, __u64 unknown, __u64 mask)
 {
@@ -142,7 +146,10 @@ static __always_inline enum verdict parse_ipv4(struct packet *packet, void **cur
 	return VERDICT_NEXT;
 }
 
-/* Walks the extension headers that a host may put before the transport header (RFC 8200, 4.1); others end the walk. */
+/*
+ * Walks the extension headers that a host may put before the transport header (RFC 8200, 4.1);
+ * others end the walk.
+ */
 static __always_inline enum verdict parse_extensions(struct packet *packet, void **cursor)
 {
 	for (int i = 0; i < EXTENSION_HEADERS_MAX; i++) {

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Translating a packet in place, with checksums adjusted instead of computed (RFC 1624, equation 3).
+ * Translating a packet in place, with checksums adjusted instead of computed (RFC 1624, equation
+ * 3).
  *
- * What a backend adds to a sum is kept beside it; only the client's address and the ports are added up here. The
- * 16-bit words are summed as they lie in memory.
+ * What a backend adds to a sum is kept beside it; only the client's address and the ports are added
+ * up here. The 16-bit words are summed as they lie in memory.
  */
 #ifndef XLB_REWRITE_H
 #define XLB_REWRITE_H
 
 #include "packet.h"
 
-/* What a packet is to say: who sent it and to whom, and what that adds to the sum of its addresses. */
+/*
+ * What a packet is to say: who sent it and to whom, and what that adds to the sum of its addresses.
+ */
 struct translation {
 	struct xlb_address source;
 	struct xlb_address destination;
@@ -83,7 +86,9 @@ static __always_inline void translate_network(struct packet *packet,
 	}
 }
 
-/* TCP and UDP. A UDP checksum of 0 (none) stays, a computed 0 is sent as ffff (RFC 768, RFC 6936). */
+/*
+ * TCP and UDP. A UDP checksum of 0 (none) stays, a computed 0 is sent as ffff (RFC 768, RFC 6936).
+ */
 static __always_inline void translate(struct packet *packet, const struct translation *translation,
 				      bool ipv6)
 {

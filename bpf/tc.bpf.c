@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Where XDP cannot reach: handing packets to the kernel's neighbour code, and replies that do not come in by an attached device.
+ * Where XDP cannot reach: handing packets to the kernel's neighbour code, and replies that do not
+ * come in by an attached device.
  *
- *  xlb_ingress, on attached devices: sends on what XDP left a note about (see hop.h). On the devices of Pods, bridges
- *  and tunnels: catches replies before this node takes them for its own, translates them, and sends them to the client.
- *  xlb_egress, on attached devices: gives replies of this node's own Pods and sockets, whose client's address was kept
+ *  xlb_ingress, on attached devices: sends on what XDP left a note about (see hop.h). On the
+ *  devices of Pods, bridges
+ *  and tunnels: catches replies before this node takes them for its own, translates them, and sends
+ *  them to the client.
+ *  xlb_egress, on attached devices: gives replies of this node's own Pods and sockets, whose
+ *  client's address was kept
  *  (dnat), the VIP's address as they leave by the kernel's routing.
  *
- * Packets here may carry half a checksum that the device is to finish, so everything is written by helpers that know.
+ * Packets here may carry half a checksum that the device is to finish, so everything is written by
+ * helpers that know.
  */
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
@@ -109,7 +114,7 @@ static __always_inline void outcome_of_reply(const struct reply *reply, bool ipv
 					     struct outcome *outcome)
 {
 	outcome->known_service = 1;
-	outcome->service = XLB_SERVICE_KEY(ipv6 ? XLB_IPV6 : XLB_IPV4, reply->key.service, cfg.services);
+	outcome->service = SERVICE_KEY(ipv6, reply->key.service);
 	outcome->backend = reply->value.backend;
 	outcome->to_client = 1;
 }

@@ -2,14 +2,15 @@
 /*
  * The walk of a packet through xlb, from top to bottom:
  *
- *	parse -> service -> flow -> backend -> translate -> next hop -> emit
- *	            |         |
- *	            |         no flow: choose a backend, begin one; nobody there: refuse
- *	            no service: a reply? translate it back; else it is not ours and leaves as it came
+ * 	parse -> service -> flow -> backend -> translate -> next hop -> emit
+ * 	            |         |
+ * 	            |         no flow: choose a backend, begin one; nobody there: refuse
+ * 	            no service: a reply? translate it back; else not ours: it leaves as it came
  *
- * and one exit, finish(), that answers, counts and turns the verdict into an XDP action. The parts are in the headers,
- * one for each step. Every function of the walk is inlined twice, for IPv4 and IPv6, with `ipv6` a constant; what is rare
- * (a new flow, a look-up of routes, an answer) is a function of its own and off the path.
+ * and one exit, finish(), that answers, counts and turns the verdict into an XDP action. The parts
+ * are in the headers, one for each step. Every function of the walk is inlined twice, for IPv4 and
+ * IPv6, with `ipv6` a constant; what is rare (a new flow, a look-up of routes, an answer) is a
+ * function of its own and off the path.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_endian.h>
@@ -46,7 +47,9 @@ struct course {
 	union xlb_flow_value value;
 };
 
-/* Whether a backend still takes packets of a flow that it has: looked up in bits, for one branch. */
+/*
+ * Whether a backend still takes packets of a flow that it has: looked up in bits, for one branch.
+ */
 static __always_inline bool backend_keeps(const struct xlb_backend *backend, __u8 protocol)
 {
 	__u32 states = 1 << XLB_BACKEND_ACTIVE | 1 << XLB_BACKEND_DRAINING;
@@ -93,7 +96,10 @@ static __always_inline enum verdict may_begin(struct packet *packet,
 	if (packet->protocol == IPPROTO_TCP && !(packet->tcp_flags & TCP_SYN)) {
 		if (packet->tcp_flags & TCP_RST)
 			return dropped(packet, XLB_DROP_NO_FLOW);
-		/* Only where the backend follows from the packet, and knows its client, can it be picked up again. */
+		/*
+		 * Only where the backend follows from the packet, and knows its client, can it be
+		 * picked up again.
+		 */
 		if (service->target.forward != XLB_FORWARD_DNAT ||
 		    service->target.scheduler != XLB_SCHEDULER_MAGLEV)
 			return VERDICT_REFUSE;
@@ -180,7 +186,10 @@ struct {
 	__type(value, struct hop_request);
 } hop_requests SEC(".maps") __weak;
 
-/* The look-up, as a function of its own: of the next hop number `which`, with HOP_CLIENT and HOP_IPV6; `fallback`: see hop_refresh(). */
+/*
+ * The look-up, as a function of its own: of the next hop number `which`, with HOP_CLIENT and
+ * HOP_IPV6; `fallback`: see hop_refresh().
+ */
 __weak __noinline int hop_look_up(struct xdp_md *ctx, __u64 which, __u32 fallback)
 {
 	__u32 zero = 0, id = which;
@@ -244,7 +253,7 @@ static __always_inline enum verdict serve(struct xdp_md *ctx, struct packet *pac
 	if (packet->ttl <= 1)
 		return VERDICT_PASS;
 	outcome->known_service = 1;
-	outcome->service = XLB_SERVICE_KEY(ipv6 ? XLB_IPV6 : XLB_IPV4, service->id, cfg.services);
+	outcome->service = SERVICE_KEY(ipv6, service->id);
 	if (!packet_sound(packet))
 		return dropped(packet, XLB_DROP_MALFORMED);
 	packet->now = tick_now();
@@ -278,7 +287,7 @@ static __always_inline enum verdict restore(struct xdp_md *ctx, struct packet *p
 		return VERDICT_PASS;
 	packet->now = tick_now();
 	outcome->known_service = 1;
-	outcome->service = XLB_SERVICE_KEY(ipv6 ? XLB_IPV6 : XLB_IPV4, reply.key.service, cfg.services);
+	outcome->service = SERVICE_KEY(ipv6, reply.key.service);
 	outcome->backend = reply.value.backend;
 	outcome->to_client = 1;
 	reply_translation(packet, &reply, ipv6, &translation);

@@ -2,23 +2,33 @@
 /*
  * The contract between the packet path (bpf/) and everything that reads or writes its maps.
  *
- * Every key and value of every pinned map is defined here and nowhere else. Structures are the same on both sides: fixed widths, padding named,
- * sizes asserted. Fields whose type is __be16/__be32 (and addresses) are in network order; everything else is in host order.
+ * Every key and value of every pinned map is defined here and nowhere else. Structures are the same
+ * on both sides: fixed widths, padding named, sizes asserted. Fields whose type is __be16/__be32
+ * (and addresses) are in network order; everything else is in host order.
  *
- * Writers: lbctl owns services, backends, rings, the filter and the configuration; the packet path owns flows, next hops and counters. A field that
- * both touch says so. A reader needs no lock: whatever decides a packet's fate is switched by one aligned 8-byte store.
+ * Writers: lbctl owns services, backends, rings, the filter and the configuration; the packet path
+ * owns flows, next hops and counters. A field that both touch says so. A reader needs no lock:
+ * whatever decides a packet's fate is switched by one aligned 8-byte store.
  */
 #ifndef XLB_ABI_H
 #define XLB_ABI_H
 
 #include <linux/types.h>
 
-/* Raised whenever a structure below changes its layout or meaning. lbctl refuses a pin directory of another version. */
+/* For the functions of these headers: inlined in BPF and in user space. */
+#define XLB_INLINE static inline __attribute__((always_inline))
+
+/*
+ * Raised whenever a structure below changes its layout or meaning. lbctl refuses a pin directory of
+ * another version.
+ */
 #define XLB_ABI_VERSION 1
 
-#define XLB_NAME_MAX 160	/* "namespace/name:port" of Kubernetes: 63 + 1 + 63 + 1 + 15, and a NUL */
+/* "namespace/name:port" of Kubernetes: 63 + 1 + 63 + 1 + 15, and a NUL */
+#define XLB_NAME_MAX 160
 #define XLB_WEIGHT_MAX 65535
-#define XLB_SERVICE_PROBES 16	/* slots of `services` that a lookup may visit from the key's home slot */
+/* slots of `services` that a lookup may visit from the key's home slot */
+#define XLB_SERVICE_PROBES 16
 #define XLB_FLOW_WAYS 4		/* flows in one line, which is what a lookup reads at once */
 
 /* IPPROTO_TCP and IPPROTO_UDP, as an enum so that bpftool prints words. */
@@ -34,13 +44,16 @@ enum xlb_family {
 
 /* How a packet gets to its backend. Fits in 4 bits. */
 enum xlb_forward {
-	XLB_FORWARD_NAT = 0,	/* source and destination translated; replies come back through this node */
-	XLB_FORWARD_DNAT = 1,	/* destination translated, client address kept; replies are routed through this node */
+	/* source and destination translated; replies come back through this node */
+	XLB_FORWARD_NAT = 0,
+	/* destination translated, client address kept; replies are routed through this node */
+	XLB_FORWARD_DNAT = 1,
 };
 
 /* How a new flow chooses its backend. Fits in 4 bits. */
 enum xlb_scheduler {
-	XLB_SCHEDULER_MAGLEV = 0,	/* consistent hashing: the same backend on every node (Eisenbud et al., NSDI 2016) */
+	/* consistent hashing: the same backend on every node (Eisenbud et al., NSDI 2016) */
+	XLB_SCHEDULER_MAGLEV = 0,
 	XLB_SCHEDULER_RR = 1,		/* one after the other, in the ring's order, across CPUs */
 };
 
@@ -50,7 +63,8 @@ enum xlb_backend_state {
 	XLB_BACKEND_ACTIVE = 1,		/* new flows (if its weight is not 0) and known flows */
 	XLB_BACKEND_DRAINING = 2,	/* known flows only */
 	XLB_BACKEND_DOWN = 3,		/* known TCP flows only; UDP flows choose anew */
-	XLB_BACKEND_RETIRED = 4,	/* removed: nothing; the slot is freed once no flow refers to it */
+	/* removed: nothing; the slot is freed once no flow refers to it */
+	XLB_BACKEND_RETIRED = 4,
 };
 
 /* Who made a service. A sync changes only what it owns. */
@@ -64,8 +78,10 @@ enum xlb_owner {
 enum xlb_flow_state {
 	XLB_FLOW_FREE = 0,
 	XLB_FLOW_CLAIMED = 1,		/* being written by a CPU; readers take it for no match */
-	XLB_FLOW_SYN = 2,		/* TCP: the client spoke, the backend has not yet. May be evicted at need */
-	XLB_FLOW_ESTABLISHED = 3,	/* TCP: both spoke (dnat: the client spoke again). Never evicted before its timeout */
+	/* TCP: the client spoke, the backend has not yet. May be evicted at need */
+	XLB_FLOW_SYN = 2,
+	/* TCP: both spoke (dnat: the client spoke again). Never evicted before its timeout */
+	XLB_FLOW_ESTABLISHED = 3,
 	XLB_FLOW_FIN_CLIENT = 4,	/* TCP: the client sent FIN */
 	XLB_FLOW_FIN_BACKEND = 5,	/* TCP: the backend sent FIN */
 	XLB_FLOW_CLOSED = 6,		/* TCP: FIN both ways, or RST. A SYN starts a new flow */
@@ -74,29 +90,40 @@ enum xlb_flow_state {
 	XLB_FLOW_STATES = 9,
 };
 
-/* Why a packet to a VIP was dropped: the index of `drops`. Packets that are not for a VIP are never dropped. */
+/*
+ * Why a packet to a VIP was dropped: the index of `drops`. Packets that are not for a VIP are never
+ * dropped.
+ */
 enum xlb_drop {
 	XLB_DROP_NONE = 0,		/* not a drop; never counted */
 	XLB_DROP_FLOWS_FULL = 1,	/* no room for a new flow, and none that may be evicted */
 	XLB_DROP_PORTS_EXHAUSTED = 2,	/* nat: no free source port towards this backend */
 	XLB_DROP_NO_ROUTE = 3,		/* the kernel has no route to the backend or the client */
-	XLB_DROP_ANSWER_FAILED = 4,	/* a RST or ICMP error could not be built (no room in the frame) */
+	/* a RST or ICMP error could not be built (no room in the frame) */
+	XLB_DROP_ANSWER_FAILED = 4,
 	XLB_DROP_EMIT_FAILED = 5,	/* the packet could not be handed to the device or to tc */
-	XLB_DROP_BAD_RING = 6,		/* a ring names a backend that does not exist: a bug, or a foreign writer */
-	XLB_DROP_MALFORMED = 7,		/* lengths in the headers disagree with each other or with the frame */
-	XLB_DROP_NO_FLOW = 8,		/* a RST to a flow that is not known: nothing may answer a RST (RFC 9293, 3.5.2) */
+	/* a ring names a backend that does not exist: a bug, or a foreign writer */
+	XLB_DROP_BAD_RING = 6,
+	/* lengths in the headers disagree with each other or with the frame */
+	XLB_DROP_MALFORMED = 7,
+	/* a RST to a flow that is not known: nothing may answer a RST (RFC 9293, 3.5.2) */
+	XLB_DROP_NO_FLOW = 8,
 	XLB_DROP_REASONS = 9,
 };
 
-/* An address of either family, in network order. IPv4 uses word[0]; the other three words are then zero. */
+/*
+ * An address of either family, in network order. IPv4 uses word[0]; the other three words are then
+ * zero.
+ */
 struct xlb_address {
 	__be32 word[4];
 } __attribute__((aligned(8)));
 _Static_assert(sizeof(struct xlb_address) == 16, "ABI");
 
 /*
- * What a service does, as one word that is replaced by one store: a packet sees the old set of backends or the new one.
- * The ring is `rings`[ring_offset .. ring_offset + ring_size); a size of 0 means that there is nobody to take new flows.
+ * What a service does, as one word that is replaced by one store: a packet sees the old set of
+ * backends or the new one. The ring is `rings`[ring_offset .. ring_offset + ring_size); a size of 0
+ * means that there is nobody to take new flows.
  */
 union xlb_service_target {
 	struct {
@@ -109,27 +136,38 @@ union xlb_service_target {
 };
 _Static_assert(sizeof(union xlb_service_target) == 8, "ABI");
 
-/* A VIP of IPv4. The word is 0 where no service is; it is written last when a service is added and first when it is deleted. */
+/*
+ * A VIP of IPv4. The word is 0 where no service is; it is written last when a service is added and
+ * first when it is deleted.
+ */
 union xlb_vip4 {
 	struct {
 		__be32 address;
 		__be16 port;
 		__u8 protocol;	/* enum xlb_protocol */
-		__u8 tombstone;	/* 1: a deleted service; a lookup goes on past it (address, port and protocol are 0) */
+		/*
+		 * 1: a deleted service; a lookup goes on past it (address, port and protocol are 0)
+		 */
+		__u8 tombstone;
 	};
 	__u64 word;
 };
 _Static_assert(sizeof(union xlb_vip4) == 8, "ABI");
 
 /*
- * `services`: an open-addressing hash table in a mmappable array whose size is a power of two. The home slot of a VIP is xlb_hash_vip4() masked; a lookup
- * visits at most XLB_SERVICE_PROBES slots, wraps around, and ends at the first whose vip.word is 0. The index of the slot is the service's id, valid
- * within its family; flows and backends name services by it.
+ * `services`: an open-addressing hash table in a mmappable array whose size is a power of two. The
+ * home slot of a VIP is xlb_hash_vip4() masked; a lookup visits at most XLB_SERVICE_PROBES slots,
+ * wraps around, and ends at the first whose vip.word is 0. The index of the slot is the service's
+ * id, valid within its family; flows and backends name services by it.
  */
 struct xlb_service {
 	union xlb_vip4 vip;
 	union xlb_service_target target;
-	__u32 generation;	/* counts the changes of this service; odd while one is under way, so that a crash is seen and finished */
+	/*
+	 * counts the changes of this service; odd while one is under way, so that a crash is seen
+	 * and finished
+	 */
+	__u32 generation;
 	__u32 pad;
 	__u64 pad2;
 };
@@ -159,9 +197,9 @@ struct xlb_service6 {
 _Static_assert(sizeof(struct xlb_service6) == 64, "ABI");
 
 /*
- * Where frames for a neighbour go. Device 0: no route. With XLB_HOP_STACK the frame is handed to the
- * kernel, whose neighbour code sends it out of the device (not a plain Ethernet neighbour, not yet
- * resolved, or a device that XDP may not send to); the addresses are then meaningless.
+ * Where frames for a neighbour go. Device 0: no route. With XLB_HOP_STACK the frame is handed to
+ * the kernel, whose neighbour code sends it out of the device (not a plain Ethernet neighbour, not
+ * yet resolved, or a device that XDP may not send to); the addresses are then meaningless.
  */
 #define XLB_HOP_STACK (1u << 31)
 
@@ -173,8 +211,9 @@ struct xlb_hop {
 _Static_assert(sizeof(struct xlb_hop) == 16, "ABI");
 
 /*
- * A next hop that the packet path looked up (bpf_fib_lookup) and uses until `checked` is a tick old. A changed hop goes to the slot not in use, then
- * `current` is switched, so that a frame never gets half of each. Owned by the packet path.
+ * A next hop that the packet path looked up (bpf_fib_lookup) and uses until `checked` is a tick
+ * old. A changed hop goes to the slot not in use, then `current` is switched, so that a frame never
+ * gets half of each. Owned by the packet path.
  */
 struct xlb_next_hop {
 	struct xlb_hop hop[2];
@@ -184,8 +223,9 @@ struct xlb_next_hop {
 _Static_assert(sizeof(struct xlb_next_hop) == 40, "ABI");
 
 /*
- * `backends`: an array by backend id. A backend is one endpoint of one service; the same endpoint behind two services is two backends. Id 0 is never used.
- * An id is reused only after no flow refers to it.
+ * `backends`: an array by backend id. A backend is one endpoint of one service; the same endpoint
+ * behind two services is two backends. Id 0 is never used. An id is reused only after no flow
+ * refers to it.
  */
 struct xlb_backend {
 	__u32 service;		/* id of its service, within the family */
@@ -201,17 +241,22 @@ struct xlb_backend {
 	__u16 source_sum;
 	__u16 vip_sum;
 	__u16 pad3;
-	__u32 ifindex;		/* device that the kernel's routes name for it; used where bpf_fib_lookup may not answer */
+	/* device that the kernel's routes name for it; used where bpf_fib_lookup may not answer */
+	__u32 ifindex;
 	__u32 pad4;
 	struct xlb_next_hop next_hop;	/* owned by the packet path */
 	struct xlb_address address;
-	struct xlb_address source;	/* nat: the address of this node that the backend answers to */
+	/* nat: the address of this node that the backend answers to */
+	struct xlb_address source;
 	struct xlb_address vip;
 	__u64 pad5;
 };
 _Static_assert(sizeof(struct xlb_backend) == 128, "ABI");
 
-/* `rings`: backend ids, 16 to a line, in the ranges that services name. Slot n is line n / 16, place n % 16. */
+/*
+ * `rings`: backend ids, 16 to a line, in the ranges that services name. Slot n is line n / 16,
+ * place n % 16.
+ */
 #define XLB_RING_LINE 16
 
 struct xlb_ring_line {
@@ -219,15 +264,20 @@ struct xlb_ring_line {
 };
 _Static_assert(sizeof(struct xlb_ring_line) == 64, "ABI");
 
-/* `rotation`: by XLB_SERVICE_KEY(): how many new flows a round robin service has placed. Owned by the packet path. */
+/*
+ * `rotation`: by XLB_SERVICE_KEY(): how many new flows a round robin service has placed. Owned by
+ * the packet path.
+ */
 struct xlb_rotation {
 	__u64 placed;
 };
 
 /*
- * `flows`: 2 * xlb_config.flow_lines lines. A flow stands there twice, in the same form: in the first half under the client's tuple (xlb_hash_flow), in the second
- * half under what a reply shows: for nat, line and way follow from endpoint and port, so that one slot is one port and a port is
- * never given twice. Owned by the packet path; lbctl only reads, and clears flows of retired backends.
+ * `flows`: 2 * xlb_config.flow_lines lines. A flow stands there twice, in the same form: in the
+ * first half under the client's tuple (xlb_hash_flow), in the second half under what a reply shows:
+ * for nat, line and way follow from endpoint and port, so that one slot is one port and a port is
+ * never given twice. Owned by the packet path; lbctl only reads, and clears flows of retired
+ * backends.
  */
 union xlb_flow_key {
 	struct {
@@ -245,7 +295,8 @@ union xlb_flow_value {
 		__u64 backend : 24;
 		__u64 state : 4;	/* enum xlb_flow_state */
 		__u64 spare : 4;
-		__u64 port : 16;	/* nat: source port towards the backend, host order; dnat: 0 */
+		/* nat: source port towards the backend, host order; dnat: 0 */
+		__u64 port : 16;
 		__u64 seen : 16;	/* tick of the last packet, modulo 2^16 */
 	};
 	__u64 word;
@@ -274,7 +325,10 @@ struct xlb_flow6_line {
 };
 _Static_assert(sizeof(struct xlb_flow6_line) == 128, "ABI");
 
-/* `neighbours`: per CPU, a direct-mapped cache of next hops towards clients, by a hash of the address. Owned by the packet path. */
+/*
+ * `neighbours`: per CPU, a direct-mapped cache of next hops towards clients, by a hash of the
+ * address. Owned by the packet path.
+ */
 struct xlb_neighbour {
 	struct xlb_address address;
 	struct xlb_next_hop next_hop;
@@ -282,15 +336,18 @@ struct xlb_neighbour {
 };
 _Static_assert(sizeof(struct xlb_neighbour) == 64, "ABI");
 
-/* Packets and bytes of one direction. Bytes count from the IP header, as they were when they came in. */
+/*
+ * Packets and bytes of one direction. Bytes count from the IP header, as they were when they came
+ * in.
+ */
 struct xlb_count {
 	__u64 packets;
 	__u64 bytes;
 };
 
 /*
- * `backend_stats`: per CPU, by backend id, only for backends that exist. The first part says whose they are.
- * `flows` counts the flows that began; those that go on can be read from `flows`.
+ * `backend_stats`: per CPU, by backend id, only for backends that exist. The first part says whose
+ * they are. `flows` counts the flows that began; those that go on can be read from `flows`.
  */
 struct xlb_backend_stats {
 	struct xlb_address service_address;
@@ -310,8 +367,9 @@ _Static_assert(sizeof(struct xlb_backend_stats) == 80, "ABI");
 #define XLB_SERVICE_KEY(family, id, slots) ((__u32)(id) + ((family) == XLB_IPV6 ? (slots) : 0))
 
 /*
- * `service_stats`: per CPU, by XLB_SERVICE_KEY(): everything that the service was sent and sent back. An array, because a
- * hash costs every packet another look-up; elements of no service are zero.
+ * `service_stats`: per CPU, by XLB_SERVICE_KEY(): everything that the service was sent and sent
+ * back. An array, because a hash costs every packet another look-up; elements of no service are
+ * zero.
  */
 struct xlb_service_stats {
 	struct xlb_address address;
@@ -322,7 +380,8 @@ struct xlb_service_stats {
 	struct xlb_count to_backend;
 	struct xlb_count to_client;
 	__u64 flows;
-	struct xlb_count refused;	/* answered by RST or ICMP port unreachable: nobody takes new flows */
+	/* answered by RST or ICMP port unreachable: nobody takes new flows */
+	struct xlb_count refused;
 	struct xlb_count dropped;	/* see `drops` for why */
 };
 _Static_assert(sizeof(struct xlb_service_stats) == 96, "ABI");
@@ -330,7 +389,8 @@ _Static_assert(sizeof(struct xlb_service_stats) == 96, "ABI");
 /* `service_info`: by XLB_SERVICE_KEY(). What the packet path does not need. */
 struct xlb_service_info {
 	__u32 owner;			/* enum xlb_owner */
-	char name[XLB_NAME_MAX];	/* "namespace/name:port" or what the owner calls it; may be empty */
+	/* "namespace/name:port" or what the owner calls it; may be empty */
+	char name[XLB_NAME_MAX];
 	__u32 pad;
 };
 _Static_assert(sizeof(struct xlb_service_info) == 168, "ABI");
@@ -344,9 +404,9 @@ struct xlb_drop_stats {
 _Static_assert(sizeof(struct xlb_drop_stats) == 16, "ABI");
 
 /*
- * `filter`: a bitmap with a bit for every backend and every VIP, by xlb_hash_endpoint() of address, port and protocol.
- * A packet whose source has no bit is no reply; a port of this node whose bit is set may be a VIP, and is not used for nat.
- * Bits may be set that need not be.
+ * `filter`: a bitmap with a bit for every backend and every VIP, by xlb_hash_endpoint() of address,
+ * port and protocol. A packet whose source has no bit is no reply; a port of this node whose bit is
+ * set may be a VIP, and is not used for nat. Bits may be set that need not be.
  */
 #define XLB_FILTER_BITS (1u << 20)
 
@@ -355,7 +415,10 @@ struct xlb_filter_line {
 };
 _Static_assert(sizeof(struct xlb_filter_line) == 64, "ABI");
 
-/* `devices`: by ifindex: what xlb put on a device, so that it can be taken away again, and what the packet path may do with it. */
+/*
+ * `devices`: by ifindex: what xlb put on a device, so that it can be taken away again, and what the
+ * packet path may do with it.
+ */
 enum xlb_device_flags {
 	XLB_DEVICE_XDP = 1,		/* our XDP program is attached */
 	XLB_DEVICE_REDIRECT = 2,	/* attached natively: XDP_REDIRECT to it works */
@@ -374,10 +437,14 @@ enum xlb_attach_mode {
 	XLB_ATTACH_GENERIC = 2,
 };
 
-/* `config`: one element. Sizes, secrets and ports are fixed when the maps are made; the programs carry copies as constants. */
+/*
+ * `config`: one element. Sizes, secrets and ports are fixed when the maps are made; the programs
+ * carry copies as constants.
+ */
 struct xlb_config {
 	__u32 abi_version;
-	__u32 services;		/* slots of `services` and of `services6` each, a power of two, at most 65536 */
+	/* slots of `services` and of `services6` each, a power of two, at most 65536 */
+	__u32 services;
 	__u32 backends;		/* slots of `backends`, a power of two, at most 2^24 */
 	__u32 ring_slots;	/* entries of `rings` */
 	__u32 flow_lines;	/* lines of one half of `flows`, a power of two */
@@ -386,18 +453,28 @@ struct xlb_config {
 	__u16 port_min;		/* nat: source ports, host order, both inclusive */
 	__u16 port_max;
 	__u64 secret[2];	/* keys the flow and endpoint hashes; random, this node's own */
-	__u32 seed;		/* of the rings and of the hash that reads them; the same on all nodes */
+	/* of the rings and of the hash that reads them; the same on all nodes */
+	__u32 seed;
 	__u32 tick_shift;	/* a tick is 2^tick_shift jiffies, about a second */
 	__u32 hz;		/* jiffies in a second */
-	__u32 uplink;		/* ifindex of the first attached device; where packets to clients go if bpf_fib_lookup may not answer */
-	__u64 generation;	/* raised by lbctl under its lock at every change, so that a long-lived lbctl sees that another one wrote */
+	/*
+	 * ifindex of the first attached device; where packets to clients go if bpf_fib_lookup may
+	 * not answer
+	 */
+	__u32 uplink;
+	/*
+	 * raised by lbctl under its lock at every change, so that a long-lived lbctl sees that
+	 * another one wrote
+	 */
+	__u64 generation;
 	__u16 timeouts[16];	/* by enum xlb_flow_state, in ticks */
 };
 _Static_assert(sizeof(struct xlb_config) == 104, "ABI");
 
 /* Left in front of a packet by XDP for the tc ingress program of the same device: send it there. */
 struct xlb_note {
-	__u32 magic;	/* low half of secret[1], so that nobody else's metadata is taken for ours */
+	/* low half of secret[1], so that nobody else's metadata is taken for ours */
+	__u32 magic;
 	__u32 ifindex;
 };
 _Static_assert(sizeof(struct xlb_note) == 8, "ABI");

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The stand for timing the packet path: a wrapper that makes a fresh packet out of what the last run left, as another
- * flow each time, and tail-calls the program under test. What the wrapper itself costs is measured around
- * `return XDP_TX` and taken off.
+ * The stand for timing the packet path: a wrapper that makes a fresh packet out of what the last
+ * run left, as another flow each time, and tail-calls the program under test. What the wrapper
+ * itself costs is measured around `return XDP_TX` and taken off.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>

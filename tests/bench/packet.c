@@ -2,10 +2,11 @@
 /*
  * What a packet costs: `make bench`.
  *
- * Runs the real program (BPF_PROG_TEST_RUN, in a network namespace of its own with a veth, routes and neighbours) under
- * the wrapper of packet.bpf.c. ns = wrapped(program) - wrapped(return XDP_TX) + empty; the figure that counts is the
- * ratio of that to the floor (swap the MAC addresses, XDP_TX), measured in the same rounds. Time is the thread's own
- * CPU time: the kernel's `duration` is whole nanoseconds, and wall time includes others.
+ * Runs the real program (BPF_PROG_TEST_RUN, in a network namespace of its own with a veth, routes
+ * and neighbours) under the wrapper of packet.bpf.c. ns = wrapped(program) - wrapped(return XDP_TX)
+ * + empty; the figure that counts is the ratio of that to the floor (swap the MAC addresses,
+ * XDP_TX), measured in the same rounds. Time is the thread's own CPU time: the kernel's `duration`
+ * is whole nanoseconds, and wall time includes others.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -97,7 +98,10 @@ static void run(const char *command)
 	}
 }
 
-/* A world: v0 with clients behind a router and backends on the link, all of whose addresses are known. */
+/*
+ * A world: v0 with clients behind a router and backends on the link, all of whose addresses are
+ * known.
+ */
 static void world_make(struct stand *stand)
 {
 	if (unshare(CLONE_NEWNET))
@@ -114,7 +118,8 @@ static void world_make(struct stand *stand)
 		char command[256];
 
 		snprintf(command, sizeof(command),
-			 "ip neigh add 10.200.1.%d lladdr 02:00:00:00:01:%02x dev v0 nud permanent; "
+			 "ip neigh add 10.200.1.%d lladdr 02:00:00:00:01:%02x dev v0 "
+			 "nud permanent; "
 			 "ip neigh add 2001:db8:200::1:%x lladdr 02:00:00:00:01:%02x dev v0 "
 			 "nud permanent", i + 1, i, i + 1, i);
 		run(command);
@@ -173,8 +178,8 @@ static void ring_make(struct stand *stand, uint32_t ring, uint32_t first_backend
 }
 
 /* Puts a service into its home slot and returns its id. */
-static uint32_t vip_make(struct stand *stand, const struct xlb_address *vip, bool ipv6, uint16_t port,
-			 union xlb_service_target target)
+static uint32_t vip_make(struct stand *stand, const struct xlb_address *vip, bool ipv6,
+			 uint16_t port, union xlb_service_target target)
 {
 	uint32_t mask = stand->config.services - 1, id;
 
@@ -188,7 +193,8 @@ static uint32_t vip_make(struct stand *stand, const struct xlb_address *vip, boo
 	} else {
 		struct xlb_service service = { .target = target,
 					       .vip = { .address = vip->word[0],
-							.port = htons(port), .protocol = XLB_TCP } };
+							.port = htons(port),
+							.protocol = XLB_TCP } };
 
 		id = xlb_hash_vip4(service.vip, stand->config.secret) & mask;
 		put(stand->xlb->maps.services, id, &service);
@@ -196,8 +202,8 @@ static uint32_t vip_make(struct stand *stand, const struct xlb_address *vip, boo
 	return id;
 }
 
-static void service_make(struct stand *stand, const char *text, uint16_t port, enum xlb_forward forward,
-			 uint32_t first_backend, uint32_t ring)
+static void service_make(struct stand *stand, const char *text, uint16_t port,
+			 enum xlb_forward forward, uint32_t first_backend, uint32_t ring)
 {
 	enum xlb_family family = strchr(text, ':') ? XLB_IPV6 : XLB_IPV4;
 	union xlb_service_target target = { .ring_offset = ring, .ring_size = RING,
@@ -208,8 +214,8 @@ static void service_make(struct stand *stand, const char *text, uint16_t port, e
 
 	address_set(&vip, text, 0);
 	id = vip_make(stand, &vip, family == XLB_IPV6, port, target);
-	put_per_cpu(stand->xlb->maps.service_stats, XLB_SERVICE_KEY(family, id, stand->config.services),
-		    sizeof(struct xlb_service_stats));
+	put_per_cpu(stand->xlb->maps.service_stats,
+		    XLB_SERVICE_KEY(family, id, stand->config.services), sizeof(struct xlb_service_stats));
 	for (uint32_t i = 0; i < BACKENDS; i++) {
 		struct xlb_backend backend = {
 			.service = id, .state = XLB_BACKEND_ACTIVE, .family = family,
@@ -446,7 +452,10 @@ static int compare_double(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* Rounds of floor, empty, wrapped nothing and wrapped program; the median and the least of the ratios. */
+/*
+ * Rounds of floor, empty, wrapped nothing and wrapped program; the median and the least of the
+ * ratios.
+ */
 static void measure(struct stand *stand, struct row *row)
 {
 	double ratios[64], ns[64];
