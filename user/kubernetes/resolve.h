@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What a Service and its endpoints mean: which VIPs, which backends, in which state. No state of
+ * its own.
+ */
+#ifndef XLB_KUBERNETES_RESOLVE_H
+#define XLB_KUBERNETES_RESOLVE_H
+
+#include <stdio.h>
+
+#include "kubernetes/kubernetes.h"
+#include "kubernetes/store.h"
+
+/* A VIP that a Service asks for, and the port of the Service that it leads to. */
+struct wanted_vip {
+	struct endpoint vip;
+	size_t port;		/* index of kube_service.ports */
+};
+
+/*
+ * The VIPs of a group, no two alike, in the order of the Service's ports; none without a Service.
+ * *ret_vips is the caller's to free(). What the Service asks for and does not get is written to
+ * `warnings`, a line each.
+ */
+int resolve_vips(const struct group *group, const struct kube_options *options, FILE *warnings,
+		 struct wanted_vip **ret_vips, size_t *ret_n);
+
+/* The backends of one port in one family, sorted, no two alike; the caller frees. */
+int resolve_backends(const struct group *group, const struct kube_service_port *port,
+		     uint8_t family, struct backend **ret_backends, size_t *ret_n);
+
+/* Whole services as the model has them. `backends` of *ret_service is the caller's to free(). */
+int resolve_service(const struct group *group, const struct wanted_vip *wanted,
+		    const struct kube_options *options, struct service *ret_service);
+
+#endif
