@@ -57,6 +57,7 @@ struct packet {
 	struct xlb_address destination;
 	__be16 source_port;
 	__be16 destination_port;
+	__u32 frame;		/* length of the whole frame, of which tc may not see all */
 	__u32 bytes;		/* length by the IP header, from there on */
 	__u32 headers;		/* length of the IP header with options or extension headers */
 	__u32 now;		/* tick */
@@ -224,9 +225,9 @@ static __always_inline enum verdict parse_transport(struct packet *packet, void 
 /* Whether the lengths in the headers fit each other and the frame. */
 static __always_inline bool packet_sound(const struct packet *packet)
 {
-	__u64 frame = packet->end - packet->network;
+	__u32 network = ETH_HLEN + packet->vlan_tags * VLAN_TAG_BYTES;
 
-	if (packet->bytes > frame)
+	if (network + packet->bytes > packet->frame)
 		return false;
 	if (packet->protocol == IPPROTO_TCP)
 		return packet->bytes >= packet->headers + sizeof(struct tcphdr);

@@ -39,6 +39,7 @@ static __always_inline void skb_begin(struct __sk_buff *skb, struct packet *pack
 		bpf_skb_pull_data(skb, skb->len < HEADERS_WANTED ? skb->len : HEADERS_WANTED);
 	packet->data = (void *)(long)skb->data;
 	packet->end = (void *)(long)skb->data_end;
+	packet->frame = skb->len;
 	packet->unknown = skb->hash;
 }
 

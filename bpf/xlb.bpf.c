@@ -349,6 +349,7 @@ int xlb(struct xdp_md *ctx)
 	struct packet packet = {
 		.data = (void *)(long)ctx->data,
 		.end = (void *)(long)ctx->data_end,
+		.frame = ctx->data_end - ctx->data,
 		.unknown = ctx->rx_queue_index,
 	};
 	struct outcome outcome = {};
