@@ -44,7 +44,7 @@ static struct contest *ensure_contest(struct claims *claims, const struct endpoi
 	return contest;
 }
 
-static void queue(struct claims *claims, struct contest *contest)
+void claims_queue(struct claims *claims, struct contest *contest)
 {
 	if (contest->queued)
 		return;
@@ -64,14 +64,14 @@ static void leave(struct claims *claims, struct claim *claim)
 	while (*link != claim)
 		link = &(*link)->next;
 	*link = claim->next;
-	queue(claims, claim->contest);
+	claims_queue(claims, claim->contest);
 }
 
 static void enter(struct claims *claims, struct claim *claim)
 {
 	claim->next = claim->contest->claims;
 	claim->contest->claims = claim;
-	queue(claims, claim->contest);
+	claims_queue(claims, claim->contest);
 }
 
 static bool was_told(const struct group *group, const struct contest *contest)

@@ -42,6 +42,8 @@ struct claims {
  * -ENOMEM: nothing changed.
  */
 int claims_update(struct claims *claims, struct group *group, struct wanted_vip *vips, size_t n);
+/* It is to be looked at again. */
+void claims_queue(struct claims *claims, struct contest *contest);
 /* The next queued contest, or NULL. */
 struct contest *claims_next(struct claims *claims);
 /* Who has the VIP; NULL: nobody asks for it. */

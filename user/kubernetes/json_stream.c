@@ -331,6 +331,8 @@ int json_stream_finish(struct json_stream *stream, struct error *err)
 {
 	yajl_status status;
 
+	if (!stream->total_bytes)
+		return 0;
 	stream->err = err;
 	status = yajl_complete_parse(stream->parser);
 	if (status != yajl_status_ok && status != yajl_status_client_canceled)

@@ -41,7 +41,7 @@ void json_stream_free(struct json_stream *stream);
  * is left.
  */
 int json_stream_feed(struct json_stream *stream, const void *data, size_t size, struct error *err);
-/* The input ended: -EINVAL where that was in the middle of a value. */
+/* The input ended: -EINVAL where that was in the middle of a value. No input at all is fine. */
 int json_stream_finish(struct json_stream *stream, struct error *err);
 
 #endif

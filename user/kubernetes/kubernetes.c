@@ -125,6 +125,21 @@ bool kube_wants(const struct kube *kube, const struct endpoint *vip)
 	return contest && contest->claims;
 }
 
+void kube_again(struct kube *kube, const struct endpoint *vip)
+{
+	struct contest *contest = claims_find(&kube->claims, vip);
+
+	if (contest)
+		claims_queue(&kube->claims, contest);
+}
+
+void kube_set_node_addresses(struct kube *kube, const struct endpoint *addresses, size_t n)
+{
+	kube->options.node_addresses = addresses;
+	kube->options.n_node_addresses = n;
+	store_mark_all(&kube->store);
+}
+
 size_t kube_count_services(const struct kube *kube)
 {
 	return kube->store.n_services;

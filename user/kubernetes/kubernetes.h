@@ -122,6 +122,11 @@ struct kube_change {
  */
 int kube_next_change(struct kube *kube, struct kube_change *ret_change, struct error *err);
 
+/* kube_next_change() shall hand this VIP out again, if some Service asks for it. */
+void kube_again(struct kube *kube, const struct endpoint *vip);
+/* NodePorts are bound to other addresses from now on. The array is borrowed, as in the options. */
+void kube_set_node_addresses(struct kube *kube, const struct endpoint *addresses, size_t n);
+
 /* CLOCK_MONOTONIC in ns at which the first change since the last call was read; 0: none. */
 uint64_t kube_take_read_time(struct kube *kube);
 /* Objects of the API server that made no sense and were left out, each with a warning. */

@@ -51,6 +51,14 @@ static void mark(struct store *store, struct group *group)
 	store->last_changed = group;
 }
 
+void store_mark_all(struct store *store)
+{
+	struct lookup_entry *entry = NULL;
+
+	while ((entry = lookup_next(&store->groups, entry)))
+		mark(store, lookup_object(entry, struct group, entry));
+}
+
 struct group *store_next_changed(struct store *store)
 {
 	struct group *group = store->first_changed;

@@ -65,6 +65,8 @@ void kube_list_free(struct kube_list *list);
  */
 int store_replace(struct store *store, struct kube_list *list);
 
+/* What groups mean has changed: every one counts as changed. */
+void store_mark_all(struct store *store);
 /*
  * The next group that changed, or NULL; it is taken off the list. Call store_release() when done
  * with it.

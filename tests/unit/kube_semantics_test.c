@@ -1,0 +1,406 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Services and endpoints -> VIPs and backends: each row is a picture of a cluster and its meaning. */
+#include "kube_world.h"
+
+#define LB KUBE_VIPS_LOADBALANCER
+
+#define SERVICE(name, more)                                                                        \
+	"{'kind':'Service','metadata':{'name':'" name "','namespace':'default'," more "}"
+#define META "'creationTimestamp':'2026-01-01T00:00:00Z'}"
+#define BALANCER "'status':{'loadBalancer':{'ingress':[{'ip':'192.0.2.10'}]}}"
+#define HTTP "'ports':[{'name':'http','port':80,'protocol':'TCP','nodePort':31001}]"
+#define HELLO                                                                                      \
+	SERVICE("hello", META ",'spec':{'type':'LoadBalancer','selector':{'a':'b'},"               \
+			 "'clusterIP':'10.96.0.10','clusterIPs':['10.96.0.10']," HTTP "}," BALANCER)
+/* A slice of hello with these endpoints. */
+#define SLICE(name, endpoints)                                                                     \
+	"{'kind':'EndpointSlice','metadata':{'name':'" name "','namespace':'default',"             \
+	"'labels':{'kubernetes.io/service-name':'hello'}},'addressType':'IPv4',"                   \
+	"'ports':[{'name':'http','port':8080,'protocol':'TCP'}],'endpoints':[" endpoints "]}"
+#define EP(ip, conditions) "{'addresses':['" ip "'],'conditions':{" conditions "}}"
+#define READY "'ready':true,'serving':true,'terminating':false"
+#define NOT_READY "'ready':false,'serving':true,'terminating':false"
+#define ENDING "'ready':false,'serving':true,'terminating':true"
+#define ENDED "'ready':false,'serving':false,'terminating':true"
+#define VIP "192.0.2.10:80/tcp default/hello:http nat maglev"
+
+struct row {
+	const char *what;
+	unsigned int vips;
+	const char *json;
+	const char *answer;
+	const char *warnings;	/* NULL: none */
+};
+
+static const struct row rows[] = {
+	{ "a ready endpoint", LB, HELLO SLICE("s1", EP("10.0.0.1", READY)),
+	  VIP " 10.0.0.1:8080=active\n", NULL },
+	{ "nil conditions mean ready", LB, HELLO SLICE("s1", "{'addresses':['10.0.0.1']}"),
+	  VIP " 10.0.0.1:8080=active\n", NULL },
+	{ "null conditions mean ready", LB,
+	  HELLO SLICE("s1", EP("10.0.0.1", "'ready':null,'serving':null,'terminating':null")),
+	  VIP " 10.0.0.1:8080=active\n", NULL },
+	{ "nil serving means true", LB, HELLO SLICE("s1", EP("10.0.0.1", "'ready':false")),
+	  VIP " 10.0.0.1:8080=draining\n", NULL },
+	{ "not ready beside ready: keeps its flows", LB,
+	  HELLO SLICE("s1", EP("10.0.0.1", READY) "," EP("10.0.0.2", NOT_READY)),
+	  VIP " 10.0.0.1:8080=active 10.0.0.2:8080=draining\n", NULL },
+	{ "terminating beside ready: keeps its flows", LB,
+	  HELLO SLICE("s1", EP("10.0.0.1", READY) "," EP("10.0.0.2", ENDING)),
+	  VIP " 10.0.0.1:8080=active 10.0.0.2:8080=draining\n", NULL },
+	{ "only terminating ones that serve: they are used (KEP-1669)", LB,
+	  HELLO SLICE("s1", EP("10.0.0.1", ENDING) "," EP("10.0.0.2", ENDED)),
+	  VIP " 10.0.0.1:8080=active 10.0.0.2:8080=down\n", NULL },
+	{ "only one that is not ready: no fallback to it", LB,
+	  HELLO SLICE("s1", EP("10.0.0.1", NOT_READY)), VIP " 10.0.0.1:8080=draining\n", NULL },
+	{ "not ready and not terminating is no match for terminating", LB,
+	  HELLO SLICE("s1", EP("10.0.0.1", NOT_READY) "," EP("10.0.0.2", ENDING)),
+	  VIP " 10.0.0.1:8080=draining 10.0.0.2:8080=active\n", NULL },
+	{ "terminating and not serving gets nothing new", LB,
+	  HELLO SLICE("s1", EP("10.0.0.1", ENDED)), VIP " 10.0.0.1:8080=down\n", NULL },
+	{ "ready by publishNotReadyAddresses is ready", LB,
+	  HELLO SLICE("s1", EP("10.0.0.1", "'ready':true,'serving':false")),
+	  VIP " 10.0.0.1:8080=active\n", NULL },
+	{ "null endpoints and ports", LB,
+	  HELLO "{'kind':'EndpointSlice','metadata':{'name':'s','namespace':'default','labels':"
+		"{'kubernetes.io/service-name':'hello'}},'addressType':'IPv4','endpoints':null,"
+		"'ports':null}",
+	  VIP "\n", NULL },
+
+	{ "slices are joined", LB,
+	  HELLO SLICE("s1", EP("10.0.0.1", READY)) SLICE("s2", EP("10.0.0.2", READY)),
+	  VIP " 10.0.0.1:8080=active 10.0.0.2:8080=active\n", NULL },
+	{ "the same endpoint in two slices: the fitter entry counts", LB,
+	  HELLO SLICE("s1", EP("10.0.0.1", ENDED)) SLICE("s2", EP("10.0.0.1", READY)),
+	  VIP " 10.0.0.1:8080=active\n", NULL },
+	{ "the same, the other way round", LB,
+	  HELLO SLICE("s1", EP("10.0.0.1", READY)) SLICE("s2", EP("10.0.0.1", ENDED)),
+	  VIP " 10.0.0.1:8080=active\n", NULL },
+	{ "ready in one slice ends the fallback in another", LB,
+	  HELLO SLICE("s1", EP("10.0.0.1", ENDING)) SLICE("s2", EP("10.0.0.2", READY)),
+	  VIP " 10.0.0.1:8080=draining 10.0.0.2:8080=active\n", NULL },
+	{ "addresses[0] stands for the endpoint", LB,
+	  HELLO SLICE("s1", "{'addresses':['10.0.0.1','10.0.0.2']}"), VIP " 10.0.0.1:8080=active\n",
+	  NULL },
+	{ "a named port with other numbers in another slice", LB,
+	  HELLO SLICE("s1", EP("10.0.0.1", READY))
+	  "{'kind':'EndpointSlice','metadata':{'name':'s2','namespace':'default','labels':"
+	  "{'kubernetes.io/service-name':'hello'}},'addressType':'IPv4','ports':[{'name':'http',"
+	  "'port':9090}],'endpoints':[" EP("10.0.0.2", READY) "]}",
+	  VIP " 10.0.0.1:8080=active 10.0.0.2:9090=active\n", NULL },
+	{ "ports match by protocol too, nil ports are skipped, SCTP is not ours", LB,
+	  HELLO "{'kind':'EndpointSlice','metadata':{'name':'s','namespace':'default','labels':"
+		"{'kubernetes.io/service-name':'hello'}},'addressType':'IPv4','ports':["
+		"{'name':'http','port':1,'protocol':'UDP'},{'name':'http','port':2,"
+		"'protocol':'SCTP'},{'name':'http'},{'name':'http','port':3,'protocol':'TCP'}],"
+		"'endpoints':[" EP("10.0.0.1", READY) "]}",
+	  VIP " 10.0.0.1:3=active\n", NULL },
+	{ "ports match by name, never by number", LB,
+	  HELLO "{'kind':'EndpointSlice','metadata':{'name':'s','namespace':'default','labels':"
+		"{'kubernetes.io/service-name':'hello'}},'addressType':'IPv4','ports':["
+		"{'name':'other','port':80}],'endpoints':[" EP("10.0.0.1", READY) "]}",
+	  VIP "\n", NULL },
+	{ "FQDN slices are ignored", LB,
+	  HELLO "{'kind':'EndpointSlice','metadata':{'name':'s','namespace':'default','labels':"
+		"{'kubernetes.io/service-name':'hello'}},'addressType':'FQDN','ports':[],"
+		"'endpoints':[{'addresses':['a.example']}]}" SLICE("s2", EP("10.0.0.1", READY)),
+	  VIP " 10.0.0.1:8080=active\n", NULL },
+	{ "another namespace's slice of that name is another Service's", LB,
+	  HELLO SLICE("s1", EP("10.0.0.1", READY))
+	  "{'kind':'EndpointSlice','metadata':{'name':'s1','namespace':'other','labels':"
+	  "{'kubernetes.io/service-name':'hello'}},'addressType':'IPv4','ports':[{'name':'http',"
+	  "'port':1}],'endpoints':[" EP("10.0.0.9", READY) "]}",
+	  VIP " 10.0.0.1:8080=active\n", NULL },
+	{ "loopback endpoints are left out", LB,
+	  HELLO SLICE("s1", EP("127.0.0.1", READY) "," EP("10.0.0.1", READY)),
+	  VIP " 10.0.0.1:8080=active\n",
+	  "default/hello: 1 endpoint of default/s1 cannot be reached from outside (loopback or "
+	  "multicast): left out\n" },
+
+	{ "dual stack: each family is a VIP of its own with backends of its own", LB,
+	  SERVICE("hello", META ",'spec':{'type':'LoadBalancer'," HTTP "},'status':{'loadBalancer':"
+			   "{'ingress':[{'ip':'192.0.2.10'},{'ip':'2001:db8::10','ipMode':'VIP'}]}}")
+	  SLICE("s1", EP("10.0.0.1", READY))
+	  "{'kind':'EndpointSlice','metadata':{'name':'s6','namespace':'default','labels':"
+	  "{'kubernetes.io/service-name':'hello'}},'addressType':'IPv6','ports':[{'name':'http',"
+	  "'port':8080}],'endpoints':[" EP("2001:db8::1", READY) "]}",
+	  VIP " 10.0.0.1:8080=active\n"
+	      "[2001:db8::10]:80/tcp default/hello:http nat maglev [2001:db8::1]:8080=active\n",
+	  NULL },
+	{ "one number on TCP and on UDP, unnamed port", LB,
+	  SERVICE("dns", META ",'spec':{'type':'LoadBalancer','ports':[{'port':53,'name':'t'},"
+			 "{'port':53,'name':'u','protocol':'UDP'}]}," BALANCER)
+	  SERVICE("one", META ",'spec':{'type':'LoadBalancer','ports':[{'port':80}]}," BALANCER),
+	  "192.0.2.10:53/tcp default/dns:t nat maglev\n"
+	  "192.0.2.10:53/udp default/dns:u nat maglev\n"
+	  "192.0.2.10:80/tcp default/one:80 nat maglev\n",
+	  NULL },
+	{ "ipMode Proxy and hostnames are no VIPs", LB,
+	  SERVICE("hello", META ",'spec':{'type':'LoadBalancer'," HTTP "},'status':{'loadBalancer':"
+			   "{'ingress':[{'ip':'192.0.2.10','ipMode':'Proxy'},{'hostname':'a'},"
+			   "{'ip':''}]}}"),
+	  "", NULL },
+	{ "headless, ExternalName and another proxy's Services are not ours", 15,
+	  SERVICE("a", META ",'spec':{'clusterIP':'None','externalIPs':['192.0.2.1']," HTTP "}")
+	  SERVICE("b", META ",'spec':{'type':'ExternalName','externalIPs':['192.0.2.1']," HTTP "}")
+	  SERVICE("c", "'labels':{'service.kubernetes.io/service-proxy-name':'other'}},"
+		       "'spec':{'clusterIP':'10.96.0.1'," HTTP "}")
+	  SERVICE("d", "'labels':{'service.kubernetes.io/service-proxy-name':'xlb'}},"
+		       "'spec':{'clusterIP':'10.96.0.2'," HTTP "}"),
+	  "10.96.0.2:80/tcp default/d:http nat maglev\n", NULL },
+	{ "classes: unset and ours, not another's; and not what is left of another type", LB,
+	  SERVICE("a", META ",'spec':{'type':'LoadBalancer','loadBalancerClass':'xlb.dev/xlb',"
+		       "'ports':[{'port':1}]}," BALANCER)
+	  SERVICE("b", META ",'spec':{'type':'LoadBalancer','loadBalancerClass':'a/b',"
+		       "'ports':[{'port':2}]}," BALANCER)
+	  SERVICE("c", META ",'spec':{'type':'ClusterIP','ports':[{'port':3}]}," BALANCER),
+	  "192.0.2.10:1/tcp default/a:1 nat maglev\n", NULL },
+	{ "cluster and external addresses, only when asked for", KUBE_VIPS_CLUSTERIP |
+	  KUBE_VIPS_EXTERNAL,
+	  SERVICE("hello", META ",'spec':{'type':'LoadBalancer','clusterIP':'10.96.0.10',"
+			   "'externalIPs':['192.0.2.99']," HTTP "}," BALANCER),
+	  "10.96.0.10:80/tcp default/hello:http nat maglev\n"
+	  "192.0.2.99:80/tcp default/hello:http nat maglev\n",
+	  NULL },
+	{ "an external address that is also the load balancer's is one VIP", LB | KUBE_VIPS_EXTERNAL,
+	  SERVICE("hello", META ",'spec':{'type':'LoadBalancer','externalIPs':['192.0.2.10'],"
+			   HTTP "}," BALANCER),
+	  VIP "\n", NULL },
+	{ "a NodePort of 0 is none", KUBE_VIPS_NODEPORT,
+	  SERVICE("hello", META ",'spec':{'type':'LoadBalancer','allocateLoadBalancerNodePorts':"
+			   "false,'ports':[{'port':80,'nodePort':0}]}," BALANCER),
+	  "", NULL },
+	{ "NodePorts on every node address", KUBE_VIPS_NODEPORT,
+	  SERVICE("hello", META ",'spec':{'type':'NodePort'," HTTP "}")
+	  SLICE("s1", EP("10.0.0.1", READY)),
+	  "198.51.100.1:31001/tcp default/hello:http nat maglev 10.0.0.1:8080=active\n"
+	  "[2001:db8::99]:31001/tcp default/hello:http nat maglev\n",
+	  NULL },
+	{ "SCTP is skipped and said", LB,
+	  SERVICE("hello", META ",'spec':{'type':'LoadBalancer','ports':[{'port':9,'protocol':"
+			   "'SCTP'},{'port':80}]}," BALANCER),
+	  "192.0.2.10:80/tcp default/hello:80 nat maglev\n",
+	  "default/hello:9: SCTP is not supported: the port is skipped\n" },
+	{ "addresses that cannot be VIPs", LB,
+	  SERVICE("hello", META ",'spec':{'type':'LoadBalancer','ports':[{'port':80}]},'status':"
+			   "{'loadBalancer':{'ingress':[{'ip':'127.0.0.1'}]}}"),
+	  "", "default/hello: 127.0.0.1 cannot be a VIP: it is left out\n" },
+	{ "annotations", LB,
+	  SERVICE("hello", "'annotations':{'xlb.dev/forward':'dnat','xlb.dev/scheduler':'rr'}},"
+			   "'spec':{'type':'LoadBalancer'," HTTP "}," BALANCER),
+	  "192.0.2.10:80/tcp default/hello:http dnat rr\n", NULL },
+	{ "wrong annotations: the default, and a line", LB,
+	  SERVICE("hello", "'annotations':{'xlb.dev/forward':'x','xlb.dev/scheduler':'y\\u001b[0m'}"
+			   "},'spec':{'type':'LoadBalancer'," HTTP "}," BALANCER),
+	  VIP "\n",
+	  "default/hello: annotation xlb.dev/forward: \"x\" is unknown: nat is used\n"
+	  "default/hello: annotation xlb.dev/scheduler: \"y [0m\" is unknown: maglev is used\n" },
+	{ "what is not supported yet", LB,
+	  SERVICE("hello", META ",'spec':{'type':'LoadBalancer','externalTrafficPolicy':'Local',"
+			   "'sessionAffinity':'ClientIP','loadBalancerSourceRanges':['10.0.0.0/8'],"
+			   HTTP "}," BALANCER),
+	  VIP "\n",
+	  "default/hello: externalTrafficPolicy Local is not supported yet: all endpoints are used\n"
+	  "default/hello: sessionAffinity ClientIP is not supported yet: it is ignored\n"
+	  "default/hello: loadBalancerSourceRanges are not supported yet: every client is let in\n" },
+	{ "Services without VIPs get no warnings", LB,
+	  SERVICE("hello", META ",'spec':{'type':'ClusterIP','clusterIP':'10.96.0.1',"
+			   "'sessionAffinity':'ClientIP'," HTTP "}"),
+	  "", NULL },
+	{ "two Services and one VIP: the older one has it", LB,
+	  SERVICE("young", "'creationTimestamp':'2026-02-01T00:00:00Z'},'spec':{'type':"
+			   "'LoadBalancer','ports':[{'port':80}]}," BALANCER)
+	  SERVICE("older", "'creationTimestamp':'2026-01-31T23:59:59Z'},'spec':{'type':"
+			   "'LoadBalancer','ports':[{'port':80}]}," BALANCER),
+	  "192.0.2.10:80/tcp default/older:80 nat maglev\n",
+	  "default/young: 192.0.2.10:80/tcp belongs to default/older, which is older: left alone\n" },
+	{ "equally old: the first name", LB,
+	  SERVICE("b", META ",'spec':{'type':'LoadBalancer','ports':[{'port':80}]}," BALANCER)
+	  SERVICE("a", META ",'spec':{'type':'LoadBalancer','ports':[{'port':80}]}," BALANCER),
+	  "192.0.2.10:80/tcp default/a:80 nat maglev\n",
+	  "default/b: 192.0.2.10:80/tcp belongs to default/a, which is older: left alone\n" },
+
+	{ "Endpoints where there are no slices", LB,
+	  HELLO "{'kind':'Endpoints','metadata':{'name':'hello','namespace':'default'},'subsets':["
+		"{'addresses':[{'ip':'10.0.0.1'},{'ip':'2001:db8::1'}],'notReadyAddresses':["
+		"{'ip':'10.0.0.2'}],'ports':[{'name':'http','port':8080}]},"
+		"{'addresses':[{'ip':'10.0.0.3'}],'ports':[{'name':'http','port':9090}]}]}",
+	  VIP " 10.0.0.1:8080=active 10.0.0.2:8080=draining 10.0.0.3:9090=active\n", NULL },
+	{ "Endpoints are never read together with slices", LB,
+	  HELLO SLICE("s1", EP("10.0.0.1", READY))
+	  "{'kind':'Endpoints','metadata':{'name':'hello','namespace':'default'},'subsets':["
+	  "{'addresses':[{'ip':'10.0.0.2'}],'ports':[{'name':'http','port':8080}]}]}",
+	  VIP " 10.0.0.1:8080=active\n", NULL },
+	{ "a Service without a selector takes slices made by hand", LB,
+	  SERVICE("hello", META ",'spec':{'type':'LoadBalancer','ports':[{'port':80,'name':'http'}]},"
+			   BALANCER) SLICE("by-hand", EP("203.0.113.7", "")),
+	  VIP " 203.0.113.7:8080=active\n", NULL },
+	{ "lists in lists' clothes: kinds before and after the items", LB,
+	  "{'kind':'ServiceList','apiVersion':'v1','items':[{'metadata':{'name':'hello'},'spec':"
+	  "{'type':'LoadBalancer'," HTTP "}," BALANCER "}]}"
+	  "{'items':[{'metadata':{'name':'s','labels':{'kubernetes.io/service-name':'hello'}},"
+	  "'addressType':'IPv4','ports':[{'name':'http','port':1}],'endpoints':["
+	  "{'addresses':['10.0.0.1']}]}],'kind':'EndpointSliceList'}",
+	  VIP " 10.0.0.1:1=active\n", NULL },
+};
+
+static const struct endpoint node_addresses[] = {
+	{ .family = XLB_IPV4, .address.word = { 0x016433c6 } },
+	{ .family = XLB_IPV6, .address.word = { 0xb80d0120, 0, 0, 0x99000000 } },
+};
+
+static void test_row(void **state)
+{
+	const struct row *row = *state;
+	struct kube_options options = world_options(row->vips);
+	struct world world = {};
+	struct error err = {};
+	char *json = quoted(row->json);
+	int r;
+
+	options.node_addresses = node_addresses;
+	options.n_node_addresses = 2;
+	r = world_load(&world, &options, json, strlen(json), &err);
+	if (r < 0)
+		fail_msg("%s", err.text);
+	assert_string_equal(world_answer(&world), row->answer);
+	/* A file of Services alone says so; that is not what these rows are about. */
+	if (!strstr(world.warnings, "no endpoints"))
+		assert_string_equal(world.warnings, row->warnings ? row->warnings : "");
+	else if (row->warnings)
+		assert_non_null(strstr(world.warnings, row->warnings));
+	world_end(&world);
+	free(json);
+}
+
+/* --- what one picture cannot show --- */
+
+static void load(struct world *world, const char *text)
+{
+	struct kube_options options = world_options(LB);
+	struct error err = {};
+	char *json = quoted(text);
+
+	if (world_load(world, &options, json, strlen(json), &err) < 0)
+		fail_msg("%s", err.text);
+	free(json);
+}
+
+static void test_changes(void **state)
+{
+	struct world world = {};
+
+	(void)state;
+	load(&world, HELLO SLICE("s1", EP("10.0.0.1", READY)));
+	assert_string_equal(world_answer(&world), VIP " 10.0.0.1:8080=active\n");
+	/* The same again: nothing to say. */
+	load(&world, HELLO SLICE("s1", EP("10.0.0.1", READY)));
+	assert_string_equal(world_answer(&world), "");
+	load(&world, HELLO SLICE("s2", EP("10.0.0.2", READY)));
+	assert_string_equal(world_answer(&world), VIP " 10.0.0.2:8080=active\n");
+	/* The class is wiped with the type: the VIP is released. */
+	load(&world, SERVICE("hello", META ",'spec':{'type':'ClusterIP'," HTTP "}," BALANCER)
+		     SLICE("s2", EP("10.0.0.2", READY)));
+	assert_string_equal(world_answer(&world), "192.0.2.10:80/tcp gone\n");
+	load(&world, HELLO SLICE("s2", EP("10.0.0.2", READY)));
+	assert_string_equal(world_answer(&world), VIP " 10.0.0.2:8080=active\n");
+	/* Its Service goes, its slice stays a little longer. */
+	load(&world, SERVICE("other", META ",'spec':{" HTTP "}") SLICE("s2", EP("10.0.0.2", READY)));
+	assert_string_equal(world_answer(&world), "192.0.2.10:80/tcp gone\n");
+	world_end(&world);
+}
+
+static void test_next_in_line(void **state)
+{
+	struct world world = {};
+
+	(void)state;
+#define CLAIM(name, year)                                                                          \
+	SERVICE(name, "'creationTimestamp':'" year "-01-01T00:00:00Z'},'spec':{'type':"            \
+		      "'LoadBalancer','ports':[{'port':80}]}," BALANCER)
+	load(&world, CLAIM("a", "2026") CLAIM("b", "2025") CLAIM("c", "2024"));
+	assert_string_equal(world_answer(&world), "192.0.2.10:80/tcp default/c:80 nat maglev\n");
+	/* Warned about once, not at each look. */
+	*world.warnings = 0;
+	load(&world, CLAIM("a", "2026") CLAIM("b", "2025") CLAIM("c", "2024") CLAIM("d", "2027"));
+	world_answer(&world);
+	assert_null(strstr(world.warnings, "default/a"));
+	assert_non_null(strstr(world.warnings, "default/d: 192.0.2.10:80/tcp belongs to default/c"));
+	load(&world, CLAIM("a", "2026") CLAIM("b", "2025"));
+	assert_string_equal(world_answer(&world), "192.0.2.10:80/tcp default/b:80 nat maglev\n");
+	world_end(&world);
+}
+
+static void test_scope(void **state)
+{
+	struct kube_options options = world_options(LB);
+	struct kube_calls calls = {};
+	struct kube *kube;
+	struct error err;
+
+	(void)state;
+	options.namespace = "prod";
+	assert_int_equal(kube_new(&options, &calls, NULL, &kube, &err), 0);
+	assert_true(kube_in_scope(kube, "prod/web:80"));
+	assert_false(kube_in_scope(kube, "production/web:80"));
+	assert_false(kube_in_scope(kube, ""));
+	kube_free(kube);
+	options.service = "prod/web";
+	assert_int_equal(kube_new(&options, &calls, NULL, &kube, &err), 0);
+	assert_true(kube_in_scope(kube, "prod/web:80"));
+	assert_false(kube_in_scope(kube, "prod/web2:80"));
+	assert_false(kube_in_scope(kube, "prod/web"));
+	kube_free(kube);
+}
+
+static void test_only_services(void **state)
+{
+	struct world world = {};
+
+	(void)state;
+	load(&world, HELLO);
+	assert_false(kube_endpoints_known(world.kube));
+	assert_false(kube_complete(world.kube));
+	assert_non_null(strstr(world.warnings, "no endpoints: nothing is removed"));
+	world_end(&world);
+	load(&world, SLICE("s1", EP("10.0.0.1", READY)));
+	assert_false(kube_complete(world.kube));
+	assert_string_equal(world_answer(&world), "");
+	world_end(&world);
+	load(&world, "{'kind':'List','items':[]}");
+	assert_true(kube_complete(world.kube));
+	world_end(&world);
+}
+
+/* "namespace/name:port" may be longer than a name in the map: then the number stands for the name. */
+static void test_long_name(void **state)
+{
+	char json[1024], name[64], port[64];
+	struct world world = {};
+
+	(void)state;
+	memset(name, 'n', 63);
+	memset(port, 'p', 63);
+	name[63] = port[63] = 0;
+	snprintf(json, sizeof(json),
+		 "{'kind':'Service','metadata':{'name':'%s','namespace':'%s'},'spec':{'type':"
+		 "'LoadBalancer','ports':[{'name':'%s','port':80}]}," BALANCER "}", name, name, port);
+	load(&world, json);
+	assert_non_null(strstr(world_answer(&world), "n:80 nat"));
+	world_end(&world);
+}
+
+int main(void)
+{
+	size_t n = sizeof(rows) / sizeof(*rows);
+	struct CMUnitTest tests[sizeof(rows) / sizeof(*rows) + 5];
+
+	for (size_t i = 0; i < n; i++)
+		tests[i] = (struct CMUnitTest){ rows[i].what, test_row, NULL, NULL, (void *)&rows[i] };
+	tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_changes);
+	tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_next_in_line);
+	tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_scope);
+	tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_only_services);
+	tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_long_name);
+	return _cmocka_run_group_tests("kube semantics", tests, n, NULL, NULL);
+}
