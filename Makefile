@@ -76,8 +76,13 @@ $(B)/xlb.skel.h: $(B)/xlb.bpf.o
 	$(say) GEN $@
 	$(Q)$(BPFTOOL) gen skeleton $< name xlb_bpf >$@.new; mv $@.new $@
 
-# Unit tests link everything but main().
-tests: $(UNIT_TESTS)
+# Unit tests link everything but main(). The test worlds need an XDP program for the far ends of veths.
+TEST_OBJECTS := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/lib/*.bpf.c)))
+tests: $(UNIT_TESTS) $(TEST_OBJECTS)
+
+$(B)/tests/lib/%.bpf.o: tests/lib/%.bpf.c $(B)/flags
+	$(say) BPF $<
+	$(Q)mkdir -p $(@D); $(CLANG) $(BPF_CFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/tests/unit/%_test: tests/unit/%_test.c $(LIBRARY_OBJECTS) $(B)/flags
 	$(say) TEST $<
@@ -121,4 +126,4 @@ compile_commands.json: FORCE
 clean:
 	$(Q)rm -rf $(B) compile_commands.json
 
--include $(USER_OBJECTS:.o=.d) $(BPF_OBJECTS:.o=.d) $(UNIT_TESTS:=.d) $(BENCHES:=.d) $(BENCH_SKELETONS:.skel.h=.bpf.d)
+-include $(TEST_OBJECTS:.o=.d) $(USER_OBJECTS:.o=.d) $(BPF_OBJECTS:.o=.d) $(UNIT_TESTS:=.d) $(BENCHES:=.d) $(BENCH_SKELETONS:.skel.h=.bpf.d)

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Building blocks of test worlds: namespaces as hosts, veth links between them, commands in them, and lbctl. All of it lives
+in the sandbox (scripts/sandbox) of the test process, and ends with it."""
+
+import json
+import os
+import pathlib
+import subprocess
+import time
+
+TOP = pathlib.Path(__file__).resolve().parent.parent.parent
+LBCTL = os.environ.get("LBCTL", str(TOP / "build/lbctl"))
+PASS_OBJECT = TOP / "build/tests/lib/pass.bpf.o"
+PIN_DIR = "/sys/fs/bpf/xlb"
+
+
+class Failed(AssertionError):
+    """A command that was to work did not."""
+
+
+def run(*command, check=True, timeout=60, text_in=None, env=None):
+    result = subprocess.run([str(word) for word in command], text=True, capture_output=True,
+                            timeout=timeout, input=text_in, check=False,
+                            stdin=subprocess.DEVNULL if text_in is None else None,
+                            env=None if env is None else os.environ | env)
+    if check and result.returncode:
+        raise Failed(f"{' '.join(map(str, command))}: exit {result.returncode}\n"
+                     f"{result.stdout}{result.stderr}")
+    return result
+
+
+def sh(line, **options):
+    return run("bash", "-ec", line, **options)
+
+
+def lbctl(*arguments, **options):
+    return run(LBCTL, *arguments, **options)
+
+
+def lbctl_json(*arguments):
+    return json.loads(lbctl(*arguments, "-o", "json").stdout)
+
+
+def wait_for(condition, seconds=10, what="condition", step=0.02):
+    """Polls until condition() is true, and returns what it gave."""
+    end = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise Failed(f"waited {seconds} s for {what}")
+        time.sleep(step)
+
+
+def sysctl(**values):
+    for key, value in values.items():
+        path = pathlib.Path("/proc/sys") / key.replace("__", "/")
+        path.write_text(str(value), encoding="ascii")
+
+
+def forwarding(on):
+    sysctl(net__ipv4__ip_forward=int(on), net__ipv6__conf__all__forwarding=int(on))
+
+
+class Host:
+    """A network namespace with a name; the node is the sandbox's own (name None)."""
+
+    def __init__(self, name):
+        self.name = name
+        if name:
+            run("ip", "netns", "add", name)
+            self.run("ip", "link", "set", "lo", "up")
+
+    def enter(self):
+        """The words before a command that is to run in it; `ip netns exec` would hide bpffs."""
+        return ["nsenter", f"--net=/run/netns/{self.name}"] if self.name else []
+
+    def run(self, *command, **options):
+        return run(*self.enter(), *command, **options)
+
+    def sh(self, line, **options):
+        return self.run("bash", "-ec", line, **options)
+
+    def start(self, *command, **options):
+        """A process in it; ends with the sandbox at the latest."""
+        return subprocess.Popen([*self.enter(), *map(str, command)], text=True,
+                                stdin=subprocess.DEVNULL, **options)
+
+    def address(self, device, *addresses):
+        for address in addresses:
+            nodad = ["nodad"] if ":" in address else []
+            self.run("ip", "addr", "add", address, "dev", device, *nodad)
+
+    def route(self, destination, *how):
+        self.run("ip", "-6" if ":" in " ".join((destination, *how)) else "-4", "route", "add",
+                 destination, *how)
+
+    def remove(self):
+        run("ip", "netns", "del", self.name)
+
+
+NODE = Host(None)
+
+
+def link(left, left_device, right, right_device, xdp_peer=False):
+    """A veth between two hosts, up. xdp_peer: the right end may receive what XDP sends out of the left one, and hands whole
+    checksums to it."""
+    run("ip", "link", "add", left_device, *(["netns", left.name] if left.name else []), "type", "veth",
+        "peer", "name", right_device, *(["netns", right.name] if right.name else []))
+    left.run("ip", "link", "set", left_device, "up")
+    right.run("ip", "link", "set", right_device, "up")
+    if xdp_peer:
+        right.run("ethtool", "-K", right_device, "tx", "off", "gro", "on")
+        right.run("ip", "link", "set", right_device, "xdpdrv", "obj", PASS_OBJECT, "sec", "xdp")
+
+
+def reset():
+    """Takes down what a world made on the node, for the next one in the same sandbox."""
+    lbctl("detach", "--all", check=False)
+    for name in run("ip", "netns", "list").stdout.split():
+        run("ip", "netns", "del", name, check=False)
+    for device in json.loads(run("ip", "-j", "link").stdout):
+        if device["ifname"] != "lo":
+            run("ip", "link", "del", device["ifname"], check=False)
+    run("ip", "route", "flush", "table", "main", check=False)
+    run("ip", "-6", "route", "flush", "table", "main", check=False)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Real TCP and UDP from a client to a backend, wherever the backend is."""
+
+import pytest
+import world
+
+MEGABYTES_10 = 10_000_000
+
+PLACES = {
+    "same device": (lambda net: net.same_device(), ["eth0"]),
+    "another attached device": (lambda net: net.neighbour(1, "eth1"), ["eth0", "eth1"]),
+    "a device without XDP": (lambda net: net.neighbour(2, "eth2"), ["eth0"]),
+    "behind a router": (lambda net: net.behind_router(), ["eth0", "eth7"]),
+    "Pod on a bridge": (lambda net: net.pod_on_bridge(), ["eth0"]),
+    "Pod behind its own veth": (lambda net: net.pod_on_veth(), ["eth0"]),
+    "Pod behind vxlan": (lambda net: net.behind_vxlan(), ["eth0"]),
+}
+# Replies of a dnat service must be routed through the node; on the client's own link they would not be.
+ROWS = [(place, forward, family) for place in PLACES for forward in ("nat", "dnat") for family in (4, 6)
+        if not (place == "same device" and forward == "dnat")]
+
+
+def expect(answers, host, client):
+    assert answers
+    for answer in answers:
+        assert answer.get("name") == host, answers
+        assert answer["client"].removeprefix("::ffff:") == client or client is None, answers
+
+
+@pytest.mark.parametrize("place,forward,family", ROWS, ids=["-".join(map(str, row)) for row in ROWS])
+@pytest.mark.parametrize("routing", (1, 0), ids=("forwarding", "no-forwarding"))
+def test_there_and_back(net, place, forward, family, routing):
+    """10 MB each way, compared; UDP; strict rp_filter; with and without ip_forward (then replies of dnat services, which the
+    kernel routes, cannot come, except by tc)."""
+    make, devices = PLACES[place]
+    there = make(net)
+    world.sh("for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 1 >$f; done")
+    world.forwarding(routing)
+    net.attach(*devices)
+    for protocol in ("tcp", "udp"):
+        net.serve([there], family, protocol, forward=forward)
+    client = {4: "192.0.2.100", 6: "2001:db8:c::100"}[family] if forward == "dnat" else None
+    expect(net.ask("tcp", family, 3, 100), there.host.name, client)
+    (answer,) = net.ask("tcp", family, 1, MEGABYTES_10)
+    assert answer.get("intact"), answer
+    expect(net.ask("udp", family, 3), there.host.name, client)
+    if forward == "nat":
+        (answer,) = net.ask("tcp", family, 1, 10)
+        assert answer["client"].removeprefix("::ffff:") != {4: "192.0.2.100", 6: "2001:db8:c::100"}[family]
+
+
+@pytest.mark.parametrize("family", (4, 6))
+@pytest.mark.parametrize("place", ("another attached device", "Pod on a bridge"))
+def test_first_packet_to_an_unresolved_neighbour(net, place, family):
+    """The kernel resolves the neighbour and keeps the packet: no retransmission after a second is needed."""
+    make, devices = PLACES[place]
+    there = make(net)
+    net.attach(*devices)
+    net.serve([there], family)
+    world.sh("ip neigh flush all; ip -6 neigh flush all")
+    (answer,) = net.ask("tcp", family, 1, 10)
+    assert answer.get("name") == there.host.name and answer["ms"] < 900, answer
+
+
+def test_backend_on_the_node_itself(net):
+    """A socket of the node (a host-network Pod): it sees the client's address, and its replies leave as the VIP's."""
+    server = world.NODE.start("/usr/bin/python3", world.TOP / "tests/lib/traffic.py", "serve", "node", 8080,
+                              stdout=-1)
+    assert server.stdout.readline() == "ready\n"
+    net.attach("eth0")
+    key = net.serve([])
+    world.lbctl("backends", "add", key, "192.0.2.1:8080")
+    try:
+        expect(net.ask("tcp", 4, 3, 100), "node", "192.0.2.100")
+    finally:
+        server.kill()

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What users of a service see: rotation, refusal, scaling, drain, counters, and a load balancer that does not need lbctl."""
+
+import json
+import random
+import subprocess
+import time
+
+import pytest
+import world
+
+TRAFFIC = world.TOP / "tests/lib/traffic.py"
+
+
+@pytest.fixture
+def three(net):
+    places = [net.neighbour(number, f"eth{number}") for number in (1, 2, 3)]
+    net.attach("eth0", "eth1", "eth2", "eth3")
+    return places
+
+
+def names(answers):
+    return [answer.get("name") for answer in answers]
+
+
+def test_round_robin_rotates_exactly(net, three):
+    net.serve(three, scheduler="rr")
+    order = names(net.ask("tcp", 4, 9, 10))
+    assert sorted(order[:3]) == ["b1", "b2", "b3"] and order == order[:3] * 3
+
+
+def test_maglev_spreads(net, three):
+    net.serve(three)
+    chosen = names(net.ask("tcp", 4, 60, 10))
+    assert all(chosen.count(name) >= 8 for name in ("b1", "b2", "b3")), chosen
+
+
+@pytest.mark.parametrize("family", (4, 6))
+@pytest.mark.parametrize("protocol", ("tcp", "udp"))
+def test_refused_at_once_without_endpoints(net, family, protocol):
+    net.attach("eth0")
+    net.serve([], family, protocol)
+    answers = net.ask(protocol, family, 3, 10)
+    assert [answer.get("error") for answer in answers] == ["ConnectionRefusedError"] * 3
+    assert all(answer["ms"] < 500 for answer in answers), answers
+
+
+def test_weight_0_takes_no_new_flows(net, three):
+    key = net.serve(three, scheduler="rr")
+    world.lbctl("backends", "set", key, "10.0.2.2:8080", "--weight", "0")
+    assert sorted(set(names(net.ask("tcp", 4, 6, 10)))) == ["b1", "b3"]
+
+
+def open_connection(net):
+    """A connection from the client that stays open: a process that sends a line when told to, and says what came back."""
+    program = ("import json,socket,sys\n"
+               f"c = socket.create_connection(('203.0.113.10', {80}), 5)\n"
+               "c.settimeout(5)\n"
+               "f = c.makefile('rwb')\n"
+               "f.write((1 << 20).to_bytes(8, 'big')); f.flush()\n"
+               "print('open', flush=True)\n"
+               "for line in sys.stdin:\n"
+               "    f.write(b'x' * (1 << 19)); f.flush()\n"
+               "    print('sent', flush=True)\n"
+               "    if line == 'last\\n':\n"
+               "        print(json.loads(f.readline())['name'], len(f.read(1 << 20)), flush=True)\n")
+    process = subprocess.Popen([*net.client.enter(), "/usr/bin/python3", "-c", program], text=True,
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == "open\n"
+    return process
+
+
+def tell(process, line):
+    process.stdin.write(line + "\n")
+    process.stdin.flush()
+    return process.stdout.readline().strip()
+
+
+def test_open_connections_survive_scaling_and_drain(net, three):
+    key = net.serve(three[:1])
+    process = open_connection(net)
+    assert tell(process, "half") == "sent"
+    for command in (("add", "10.0.2.2:8080"), ("add", "10.0.3.2:8080"), ("drain", "10.0.1.2:8080")):
+        world.lbctl("backends", command[0], key, command[1])
+    assert set(names(net.ask("tcp", 4, 6, 10))) == {"b2", "b3"}
+    assert tell(process, "last") == "sent"
+    assert process.stdout.readline().strip() == f"b1 {1 << 20}"
+    process.wait(5)
+
+
+def test_connections_to_a_removed_backend_are_reset(net, three):
+    key = net.serve(three[:1])
+    process = open_connection(net)
+    world.lbctl("backends", "del", key, "10.0.1.2:8080")
+    start = time.monotonic()
+    tell(process, "half")
+    tell(process, "last")
+    assert process.wait(5) != 0 and time.monotonic() - start < 3
+
+
+def backend_stats():
+    dump = json.loads(world.run("bpftool", "-j", "map", "dump", "pinned",
+                                f"{world.PIN_DIR}/backend_stats").stdout)
+    return [entry["formatted"]["values"] for entry in dump]
+
+
+def test_counters_agree_with_connections(net, three):
+    """bpftool, the iterator and lbctl show the same, and it is what the client did."""
+    key = net.serve(three, scheduler="rr")
+    net.ask("tcp", 4, 9, 10)
+    world.wait_for(lambda: sum(entry["flows"] for entry in world.lbctl_json("backends", "list")) == 9,
+                   2, "the counters")
+    listed = {entry["address"]: entry for entry in world.lbctl_json("backends", "list")}
+    assert [entry["flows"] for entry in listed.values()] == [3, 3, 3]
+    dumped = sorted(sum(cpu["value"]["flows"] for cpu in cpus) for cpus in backend_stats())
+    assert dumped == [3, 3, 3]
+    table = [line.split() for line in
+             world.run("cat", f"{world.PIN_DIR}/counters").stdout.splitlines()[1:]]
+    assert {row[1]: int(row[5]) for row in table} == {name: 3 for name in listed}
+    assert {row[1]: int(row[3]) for row in table} == {name: entry["packets"]
+                                                      for name, entry in listed.items()}
+    (service,) = world.lbctl_json("services", "list")
+    assert service["service"] == key and service["flows"] == 9
+    assert service["packets"] == sum(entry["packets"] for entry in listed.values())
+
+
+def test_lbctl_killed_at_any_time_leaves_forwarding(net, three):
+    """SIGKILL in the middle of changes, 40 times: every request is answered meanwhile, and the next command works."""
+    key = net.serve(three, scheduler="rr")
+    asking = net.client.start("/usr/bin/python3", TRAFFIC, "tcp", "203.0.113.10", 80, 400, 10,
+                              stdout=subprocess.PIPE)
+    generator = random.Random(1)
+    for number in range(40):
+        verb = ("add", "del")[number % 2]
+        process = subprocess.Popen([world.LBCTL, "backends", verb, key, "10.0.3.3:8080"],
+                                   stderr=subprocess.DEVNULL)
+        time.sleep(generator.uniform(0, 0.02))
+        process.kill()
+        process.wait()
+    answers = [json.loads(line) for line in asking.communicate(timeout=120)[0].splitlines()]
+    assert len(answers) == 400 and all("name" in answer for answer in answers), answers
+    world.lbctl("backends", "del", key, "10.0.3.3:8080", check=False)
+    assert sorted(entry["address"] for entry in world.lbctl_json("backends", "list")) == \
+        ["10.0.1.2:8080", "10.0.2.2:8080", "10.0.3.2:8080"]
+    order = names(net.ask("tcp", 4, 6, 10))
+    assert order[:3] == order[3:] and len(set(order)) == 3
+
+
+def programs():
+    return {program["id"] for program in json.loads(world.run("bpftool", "-j", "prog", "list").stdout)}
+
+
+def test_detach_leaves_nothing_behind(net):
+    place = net.neighbour(1, "eth1")
+    before = programs()
+    net.attach("eth0")
+    net.serve([place])
+    assert net.ask("tcp", 4, 1, 10)[0]["name"] == "b1"
+    assert programs() > before
+    world.lbctl("detach", "--all")
+    assert programs() == before
+    for device in ("eth0", "eth1"):
+        assert "xdp" not in world.run("ip", "link", "show", device).stdout
+        assert "clsact" not in world.run("tc", "qdisc", "show", "dev", device).stdout
+    assert not world.run("ls", "/sys/fs/bpf").stdout.split()
+
+
+def test_udp_of_a_dead_backend_moves_on(net, three):
+    """UDP flows pinned to an endpoint that is gone are let go at once."""
+    key = net.serve(three[:2], protocol="udp", scheduler="rr")
+    client = ("import json,socket,sys\n"
+              "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+              "s.settimeout(3); s.connect(('203.0.113.10', 80))\n"
+              "for _ in sys.stdin:\n"
+              "    s.send(b'x'); print(json.loads(s.recv(999))['name'], flush=True)\n")
+    process = subprocess.Popen([*net.client.enter(), "/usr/bin/python3", "-c", client], text=True,
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    first = tell(process, "x")
+    assert tell(process, "x") == first
+    world.lbctl("backends", "del", key, {"b1": "10.0.1.2:8080", "b2": "10.0.2.2:8080"}[first])
+    assert tell(process, "x") == ({"b1", "b2"} - {first}).pop()
+    process.kill()

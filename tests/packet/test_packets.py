@@ -1,0 +1,387 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Packets as rows: what comes in, what is to come out, byte by byte, and what is counted. The frames that are expected
+are built by scapy, whose checksums are an implementation of their own."""
+
+import itertools
+
+import pytest
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP, IPOption_RR
+from scapy.layers.inet6 import (ICMPv6DestUnreach, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment,
+                                IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, PadN)
+from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
+from scapy.packet import Raw
+
+import stand
+
+VIP, VIP6 = "203.0.113.10", "2001:db8:99::10"
+CLIENT, CLIENT6 = "192.0.2.1", "2001:db8:1::1"
+BACKEND, BACKEND6 = "10.200.0.11", "2001:db8:200::11"
+PORTS = itertools.count(20000)
+
+LINKS = {
+    "untagged": [],
+    "vlan": [Dot1Q(vlan=10)],
+    "qinq": [Dot1AD(vlan=100), Dot1Q(vlan=10)],
+}
+NETWORKS = {
+    "ipv4": (4, []),
+    "ipv4-options": (4, [IPOption_NOP(), IPOption_RR(routers=["0.0.0.0"])]),
+    "ipv6": (6, []),
+    "ipv6-hopbyhop": (6, [IPv6ExtHdrHopByHop(options=[PadN(optdata=b"\0" * 4)])]),
+    "ipv6-chain": (6, [IPv6ExtHdrHopByHop(options=[PadN(optdata=b"\0" * 4)]),
+                       IPv6ExtHdrRouting(addresses=[]),
+                       IPv6ExtHdrDestOpt(options=[PadN(optdata=b"\0" * 12)])]),
+}
+
+
+def frame(source, destination, transport, link=(), extra=(), ttl=64, payload=b"hello, world",
+          macs=(stand.CLIENT_MAC, stand.NODE_MAC)):
+    """Ethernet, tags, IP with options or extension headers, transport, payload; lengths and checksums filled in."""
+    packet = Ether(src=macs[0], dst=macs[1])
+    for tag in link:
+        packet /= tag.copy()
+    if ":" in source:
+        packet /= IPv6(src=source, dst=destination, hlim=ttl)
+        for header in extra:
+            packet /= header.copy()
+    else:
+        packet /= IP(src=source, dst=destination, ttl=ttl, options=list(extra), id=4711)
+    return bytes(packet / transport / Raw(payload))
+
+
+def network(family, v4, v6):
+    return v4 if family == 4 else v6
+
+
+def transport(name, **fields):
+    return TCP(**fields) if name == "tcp" else UDP(**{key: value for key, value in fields.items()
+                                                       if key in ("sport", "dport")})
+
+
+def port_of(packet, name):
+    return Ether(packet)[TCP if name == "tcp" else UDP].sport
+
+
+def vip_text(family, port, name):
+    return f"{network(family, VIP, '[' + VIP6 + ']')}:{port}/{name}"
+
+
+def backend_text(family, port, index=0):
+    return (f"{list(stand.BACKENDS)[index]}:{port}" if family == 4 else
+            f"[{list(stand.BACKENDS6)[index]}]:{port}")
+
+
+MATRIX = list(itertools.product(("nat", "dnat"), ("maglev", "rr"), ("tcp", "udp"), NETWORKS, LINKS))
+
+
+@pytest.mark.parametrize("forward,scheduler,name,net,link", MATRIX,
+                         ids=["-".join(row) for row in MATRIX])
+def test_there_and_back(service, forward, scheduler, name, net, link):
+    """A client's first packet, the reply, and the client's next packet: translated exactly, to the same backend."""
+    family, extra = NETWORKS[net]
+    tags, sport = LINKS[link], next(PORTS)
+    client, vip = network(family, CLIENT, CLIENT6), network(family, VIP, VIP6)
+    node, backend = network(family, stand.NODE, stand.NODE6), network(family, BACKEND, BACKEND6)
+    backend_mac = (stand.BACKENDS | stand.BACKENDS6)[backend]
+    key = service(vip_text(family, 80, name), [backend_text(family, 8080)], forward=forward,
+                  scheduler=scheduler)
+
+    verdict, out = stand.send(frame(client, vip, transport(name, sport=sport, dport=80, flags="S"),
+                                    tags, extra))
+    assert verdict == "tx"
+    nat_port = port_of(out, name)
+    source = node if forward == "nat" else client
+    if forward == "dnat":
+        assert nat_port == sport
+    assert out == frame(source, backend,
+                        transport(name, sport=nat_port, dport=8080, flags="S"), tags, extra, 63,
+                        macs=(stand.NODE_MAC, backend_mac))
+
+    verdict, out = stand.send(frame(backend, source,
+                                    transport(name, sport=8080, dport=nat_port, flags="SA"), tags,
+                                    extra, macs=(backend_mac, stand.NODE_MAC)))
+    assert verdict == "tx"
+    assert out == frame(vip, client, transport(name, sport=80, dport=sport, flags="SA"), tags,
+                        extra, 63, macs=(stand.NODE_MAC, stand.CLIENT_MAC))
+
+    verdict, out = stand.send(frame(client, vip, transport(name, sport=sport, dport=80, flags="A"),
+                                    tags, extra, payload=b"x" * 999))
+    assert verdict == "tx"
+    assert out == frame(source, backend,
+                        transport(name, sport=nat_port, dport=8080, flags="A"), tags, extra, 63,
+                        payload=b"x" * 999, macs=(stand.NODE_MAC, backend_mac))
+
+    (counters,) = [entry for entry in stand.lbctl_json("backends", "list")
+                   if entry["service"] == key]
+    assert (counters["packets"], counters["reply_packets"], counters["flows"]) == (2, 1, 1)
+
+
+NOT_OURS = {
+    "another address": frame(CLIENT, "203.0.113.99", TCP(dport=80)),
+    "another port": frame(CLIENT, VIP, TCP(dport=81)),
+    "another protocol": frame(CLIENT, VIP, UDP(dport=80)),
+    "another address, IPv6": frame(CLIENT6, "2001:db8:99::99", TCP(dport=80)),
+    "to the node itself": frame(CLIENT, stand.NODE, TCP(dport=22)),
+    "from a backend, to no port of ours": frame(BACKEND, stand.NODE, TCP(sport=8080, dport=40000)),
+    "from a backend, to a port without a flow": frame(BACKEND, stand.NODE,
+                                                      TCP(sport=8080, dport=2000)),
+    "ICMP echo to the VIP": frame(CLIENT, VIP, ICMP()),
+    "ICMP error to the VIP": frame(CLIENT, VIP, ICMP(type=3, code=4) /
+                                   IP(src=VIP, dst=CLIENT) / TCP(sport=80)),
+    "first fragment": bytes(Ether() / IP(src=CLIENT, dst=VIP, flags="MF") / TCP(dport=80)),
+    "later fragment": bytes(Ether() / IP(src=CLIENT, dst=VIP, frag=10, proto=6) / Raw(b"x" * 40)),
+    "IPv6 fragment": bytes(Ether() / IPv6(src=CLIENT6, dst=VIP6) / IPv6ExtHdrFragment(m=1) /
+                           TCP(dport=80)),
+    "longer IPv6 chain than is walked": frame(
+        CLIENT6, VIP6, TCP(dport=80), extra=[IPv6ExtHdrDestOpt(options=[PadN(optdata=b"\0" * 4)])
+                                             for _ in range(5)]),
+    "three VLAN tags": frame(CLIENT, VIP, TCP(dport=80), [Dot1Q(), Dot1Q(), Dot1Q()]),
+    "ARP": bytes(Ether(type=0x0806) / Raw(b"\0" * 46)),
+    "cut inside the IP header": frame(CLIENT, VIP, TCP(dport=80))[:30],
+    "cut inside the TCP header": frame(CLIENT, VIP, TCP(dport=80))[:45],
+    "IPv4 header length under 20": bytes(Ether() / IP(src=CLIENT, dst=VIP, ihl=4, proto=6) /
+                                         TCP(dport=80)),
+    "Ethernet alone": bytes(Ether(type=0x0800)),
+    "TTL 1": frame(CLIENT, VIP, TCP(dport=80, flags="S"), ttl=1),
+    "hop limit 1": frame(CLIENT6, VIP6, TCP(dport=80, flags="S"), ttl=1),
+    "SCTP to the VIP": bytes(Ether() / IP(src=CLIENT, dst=VIP, proto=132) / Raw(b"\0" * 40)),
+}
+
+
+@pytest.mark.parametrize("what", NOT_OURS)
+def test_not_ours(service, what):
+    """Leaves as it came, and counts nowhere."""
+    for family in (4, 6):
+        service(vip_text(family, 80, "tcp"), [backend_text(family, 8080)])
+    before = stand.drops()
+    assert stand.send(NOT_OURS[what]) == ("pass", NOT_OURS[what])
+    assert stand.drops() == before
+    assert all(entry["packets"] == 0 for entry in stand.lbctl_json("services", "list"))
+
+
+REFUSALS = list(itertools.product(("empty", "weight 0", "draining"), NETWORKS, LINKS))
+
+
+def refuse_how(family, name, how):
+    key = vip_text(family, 80, name)
+    if how != "empty":
+        stand.lbctl("backends", "add", key, backend_text(family, 8080), "--weight",
+                    "0" if how == "weight 0" else "1")
+    if how == "draining":
+        stand.lbctl("backends", "drain", key, backend_text(family, 8080))
+
+
+@pytest.mark.parametrize("how,net,link", REFUSALS, ids=["-".join(row) for row in REFUSALS])
+@pytest.mark.parametrize("flags,sequence,acknowledgment,expected", [
+    ("S", 1000, 0, dict(flags="RA", seq=0, ack=1013)),
+    ("SA", 1000, 77, dict(flags="R", seq=77, ack=0)),
+    ("A", 1000, 77, dict(flags="R", seq=77, ack=0)),
+    ("FA", 1000, 77, dict(flags="R", seq=77, ack=0)),
+    ("F", 1000, 0, dict(flags="RA", seq=0, ack=1013)),
+])
+def test_refused_tcp(service, how, net, link, flags, sequence, acknowledgment, expected):
+    """Nobody takes it: a RST that the client must accept (RFC 9293, 3.5.2), 12 bytes of payload counted."""
+    family, extra = NETWORKS[net]
+    client, vip = network(family, CLIENT, CLIENT6), network(family, VIP, VIP6)
+    key = service(vip_text(family, 80, "tcp"))
+    refuse_how(family, "tcp", how)
+    sport = next(PORTS)
+    verdict, out = stand.send(frame(client, vip, TCP(sport=sport, dport=80, flags=flags,
+                                                     seq=sequence, ack=acknowledgment),
+                                    LINKS[link], extra))
+    answer = TCP(sport=80, dport=sport, window=0, **expected)
+    packet = Ether(src=stand.NODE_MAC, dst=stand.CLIENT_MAC)
+    for tag in LINKS[link]:
+        packet /= tag.copy()
+    packet /= (IP(src=vip, dst=client, ttl=64, id=0, flags="DF") if family == 4 else
+               IPv6(src=vip, dst=client, hlim=64))
+    assert verdict == "tx"
+    assert out == bytes(packet / answer)
+    (entry,) = [entry for entry in stand.lbctl_json("services", "list") if entry["service"] == key]
+    assert entry["refused"] == 1 and entry["packets"] == 0
+
+
+@pytest.mark.parametrize("how,net,link", REFUSALS, ids=["-".join(row) for row in REFUSALS])
+def test_refused_udp(service, how, net, link):
+    """ICMP port unreachable from the VIP, quoting the header and 8 bytes."""
+    family, extra = NETWORKS[net]
+    client, vip = network(family, CLIENT, CLIENT6), network(family, VIP, VIP6)
+    service(vip_text(family, 80, "udp"))
+    refuse_how(family, "udp", how)
+    sent = frame(client, vip, UDP(sport=next(PORTS), dport=80), LINKS[link], extra)
+    verdict, out = stand.send(sent)
+    start = 14 + 4 * len(LINKS[link])
+    quote = sent[start:len(sent) - len(b"hello, world")]
+    packet = Ether(src=stand.NODE_MAC, dst=stand.CLIENT_MAC)
+    for tag in LINKS[link]:
+        packet /= tag.copy()
+    if family == 4:
+        packet /= IP(src=vip, dst=client, ttl=64, id=0, flags="DF") / ICMP(type=3, code=3)
+    else:
+        packet /= IPv6(src=vip, dst=client, hlim=64) / ICMPv6DestUnreach(code=4)
+    assert verdict == "tx"
+    assert out == bytes(packet / Raw(quote))
+
+
+@pytest.mark.parametrize("family", (4, 6))
+@pytest.mark.parametrize("forward", ("nat", "dnat"))
+def test_udp_without_checksum(service, family, forward):
+    """A UDP checksum of 0 stays 0."""
+    client, vip = network(family, CLIENT, CLIENT6), network(family, VIP, VIP6)
+    service(vip_text(family, 53, "udp"), [backend_text(family, 53)], forward=forward)
+    verdict, out = stand.send(frame(client, vip, UDP(sport=next(PORTS), dport=53, chksum=0)))
+    assert verdict == "tx"
+    assert Ether(out)[UDP].chksum == 0
+
+
+@pytest.mark.parametrize("family", (4, 6))
+def test_udp_checksum_is_never_computed_to_zero(service, family):
+    """Payloads that bring the sum to 0 leave as ffff: every 16-bit payload is tried that can, in steps."""
+    client, vip = network(family, CLIENT, CLIENT6), network(family, VIP, VIP6)
+    service(vip_text(family, 53, "udp"), [backend_text(family, 53)], forward="dnat")
+    sport = next(PORTS)
+    _, out = stand.send(frame(client, vip, UDP(sport=sport, dport=53), payload=b"\0\0"))
+    rest = Ether(out)[UDP].chksum
+    sent = frame(client, vip, UDP(sport=sport, dport=53), payload=rest.to_bytes(2, "big"))
+    _, out = stand.send(sent)
+    assert Ether(out)[UDP].chksum == 0xffff
+
+
+@pytest.mark.parametrize("family", (4, 6))
+def test_round_robin(service, family):
+    """New flows go to one backend after the other; known ones stay."""
+    client, vip = network(family, CLIENT, CLIENT6), network(family, VIP, VIP6)
+    service(vip_text(family, 80, "tcp"), [backend_text(family, 8080, i) for i in range(3)],
+            scheduler="rr")
+
+    def sent_to(sport, flags):
+        out = Ether(stand.send(frame(client, vip, TCP(sport=sport, dport=80, flags=flags)))[1])
+        return out[IP if family == 4 else IPv6].dst
+
+    sports = [next(PORTS) for _ in range(9)]
+    order = [sent_to(sport, "S") for sport in sports]
+    assert order == order[:3] * 3 and len(set(order)) == 3
+    assert [sent_to(sport, "A") for sport in sports] == order
+
+
+def test_weights(service):
+    """rr gives new flows in proportion to weights."""
+    service(vip_text(4, 80, "tcp"), [backend_text(4, 8080) + " --weight 3",
+                                     backend_text(4, 8080, 1) + " --weight 1"], scheduler="rr")
+    chosen = [Ether(stand.send(frame(CLIENT, VIP, TCP(sport=next(PORTS), dport=80, flags="S")))[1])
+              [IP].dst for _ in range(8)]
+    assert sorted(chosen.count(backend) for backend in set(chosen)) == [2, 6]
+
+
+def begin(sport, flags="S", dport=80):
+    return stand.send(frame(CLIENT, VIP, TCP(sport=sport, dport=dport, flags=flags)))
+
+
+def reply(out, flags):
+    sent = Ether(out)
+    return stand.send(frame(sent[IP].dst, sent[IP].src,
+                            TCP(sport=sent[TCP].dport, dport=sent[TCP].sport, flags=flags),
+                            macs=(sent.dst, sent.src)))
+
+
+def test_flow_survives_scaling(service):
+    """What began on a backend stays there while others come and go, and when it drains."""
+    key = service(vip_text(4, 80, "tcp"), [backend_text(4, 8080)])
+    sport = next(PORTS)
+    _, first = begin(sport)
+    for change in (("add", backend_text(4, 8080, 1)), ("add", backend_text(4, 8080, 2)),
+                   ("drain", backend_text(4, 8080)), ("del", backend_text(4, 8080, 1))):
+        stand.lbctl("backends", change[0], key, change[1])
+        verdict, out = begin(sport, "A")
+        assert verdict == "tx"
+        assert Ether(out)[IP].dst == Ether(first)[IP].dst
+        assert Ether(out)[TCP].sport == Ether(first)[TCP].sport
+
+
+def test_flow_of_removed_backend_is_reset(service):
+    """Once its backend is removed a connection is told so; a new one begins elsewhere."""
+    key = service(vip_text(4, 80, "tcp"), [backend_text(4, 8080), backend_text(4, 8080, 1)],
+                  scheduler="rr")
+    sport = next(PORTS)
+    _, first = begin(sport)
+    gone = Ether(first)[IP].dst
+    stand.lbctl("backends", "del", key, f"{gone}:8080")
+    verdict, out = begin(sport, "A")
+    assert verdict == "tx" and Ether(out)[IP].src == VIP and "R" in str(Ether(out)[TCP].flags)
+    verdict, out = begin(sport, "S")
+    assert verdict == "tx" and Ether(out)[IP].dst not in (gone, CLIENT)
+
+
+def test_a_syn_reopens_a_closed_flow(service):
+    """After FIN both ways the same tuple begins a new flow: round robin moves on."""
+    service(vip_text(4, 80, "tcp"), [backend_text(4, 8080), backend_text(4, 8080, 1)],
+            scheduler="rr")
+    sport = next(PORTS)
+    _, first = begin(sport)
+    reply(first, "SA")
+    begin(sport, "FA")
+    reply(first, "FA")
+    verdict, again = begin(sport)
+    assert verdict == "tx"
+    assert Ether(again)[IP].dst != Ether(first)[IP].dst
+
+
+def test_a_syn_on_an_open_flow_changes_nothing(service):
+    """A duplicate or forged SYN goes where the flow goes."""
+    service(vip_text(4, 80, "tcp"), [backend_text(4, 8080), backend_text(4, 8080, 1)],
+            scheduler="rr")
+    sport = next(PORTS)
+    _, first = begin(sport)
+    reply(first, "SA")
+    _, again = begin(sport)
+    assert Ether(again)[IP].dst == Ether(first)[IP].dst
+    assert Ether(again)[TCP].sport == Ether(first)[TCP].sport
+
+
+def test_one_endpoint_behind_two_vips(service):
+    """Each client hears from the VIP that it asked."""
+    service(vip_text(4, 80, "tcp"), [backend_text(4, 8080)])
+    service(vip_text(4, 81, "tcp"), [backend_text(4, 8080)])
+    for dport in (80, 81):
+        sport = next(PORTS)
+        _, out = begin(sport, dport=dport)
+        _, back = reply(out, "SA")
+        assert (Ether(back)[IP].src, Ether(back)[TCP].sport) == (VIP, dport)
+
+
+def test_nat_ports_are_in_range_and_differ(service):
+    """Towards one endpoint a port is used once."""
+    service(vip_text(4, 80, "tcp"), [backend_text(4, 8080)])
+    used = [Ether(begin(next(PORTS))[1])[TCP].sport for _ in range(200)]
+    assert len(set(used)) == len(used)
+    low, high = map(int, open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii")
+                    .read().split())
+    assert all(1024 <= port < low or high < port for port in used)
+
+
+MALFORMED = {
+    "IP length over the frame": frame(CLIENT, VIP, TCP(dport=80, flags="S"))[:60],
+    "IP length under the headers": bytes(Ether() / IP(src=CLIENT, dst=VIP, len=30, proto=6) /
+                                         TCP(dport=80, flags="S")),
+}
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+def test_malformed(service, what):
+    """To a VIP it is dropped, by name; to anybody else it is none of ours."""
+    key = service(vip_text(4, 80, "tcp"), [backend_text(4, 8080)])
+    before = stand.drops()["XLB_DROP_MALFORMED"]
+    assert stand.send(MALFORMED[what])[0] == "drop"
+    assert stand.drops()["XLB_DROP_MALFORMED"] == before + 1
+    (entry,) = [entry for entry in stand.lbctl_json("services", "list") if entry["service"] == key]
+    assert entry["dropped"] == 1
+    stand.lbctl("services", "del", key)
+    assert stand.send(MALFORMED[what])[0] == "pass"
+
+
+def test_reset_without_flow_is_dropped(service):
+    """Nothing may answer a RST."""
+    service(vip_text(4, 80, "tcp"), [backend_text(4, 8080)])
+    before = stand.drops()["XLB_DROP_NO_FLOW"]
+    assert begin(next(PORTS), "R")[0] == "drop"
+    assert stand.drops()["XLB_DROP_NO_FLOW"] == before + 1
