@@ -1,0 +1,389 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Our XDP program on devices.
+ *
+ * Through libxdp's dispatcher where the kernel allows that, so that other programs can stay; else PIN_DIR/xdp itself, alone. Never in place of a program that is not ours.
+ * tc comes before XDP and goes after it: the XDP program leaves notes that tc has to read.
+ */
+#include <errno.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <linux/if_link.h>
+#include <xdp/libxdp.h>
+
+#include "datapath/internal.h"
+
+#define NOTE_BYTES 256
+#define LOOPBACK 1
+#define DISPATCHER_NAME "xdp_dispatcher"
+
+static void multiprog_close(struct xdp_multiprog **multiprog)
+{
+	if (!libxdp_get_error(*multiprog))
+		xdp_multiprog__close(*multiprog);
+}
+
+static void object_close(struct bpf_object **object)
+{
+	bpf_object__close(*object);
+}
+
+static void program_close(struct xdp_program **program)
+{
+	if (!libxdp_get_error(*program))
+		xdp_program__close(*program);
+}
+
+static uint32_t flags_of(bool native)
+{
+	return native ? XDP_FLAGS_DRV_MODE : XDP_FLAGS_SKB_MODE;
+}
+
+static enum xdp_attach_mode libxdp_mode(bool native)
+{
+	return native ? XDP_MODE_NATIVE : XDP_MODE_SKB;
+}
+
+/* ---- looking ---- */
+
+/* Our program among a dispatcher's; NULL: it is not there. It belongs to multiprog. */
+static struct xdp_program *multiprog_find(const struct datapath *dp, struct xdp_multiprog *multiprog)
+{
+	struct xdp_program *program = NULL;
+
+	while ((program = xdp_multiprog__next_prog(program, multiprog)))
+		if (program_ours(dp, xdp_program__id(program)))
+			return program;
+	return NULL;
+}
+
+static void program_name(uint32_t id, char name[16])
+{
+	_cleanup_(close_fd) int fd = bpf_prog_get_fd_by_id(id);
+	struct bpf_prog_info info = {};
+	uint32_t size = sizeof(info);
+
+	if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &size))
+		info.name[0] = '\0';
+	snprintf(name, 16, "%s", info.name);
+}
+
+int xdp_look(struct datapath *dp, uint32_t ifindex, struct xdp_state *ret_state)
+{
+	LIBBPF_OPTS(bpf_xdp_query_opts, query);
+	struct xdp_state state = {};
+	int r;
+
+	log_begin();
+	r = bpf_xdp_query(ifindex, 0, &query);
+	if (r)
+		return r;
+	state.native = query.drv_prog_id;
+	state.program_id = query.drv_prog_id ? query.drv_prog_id :
+			   query.skb_prog_id ? query.skb_prog_id :
+					       query.prog_id;
+	if (!state.program_id) {
+		state.owner = XDP_NOBODY;
+	} else if (program_ours(dp, state.program_id)) {
+		state.owner = XDP_OURS;
+	} else {
+		program_name(state.program_id, state.name);
+		state.owner = XDP_FOREIGN;
+	}
+	if (state.owner == XDP_FOREIGN && !strcmp(state.name, DISPATCHER_NAME)) {
+		_cleanup_(multiprog_close) struct xdp_multiprog *multiprog =
+			xdp_multiprog__get_from_ifindex(ifindex);
+		struct xdp_program *ours = NULL;
+
+		if (!libxdp_get_error(multiprog) && !xdp_multiprog__is_legacy(multiprog)) {
+			ours = multiprog_find(dp, multiprog);
+			state.owner = ours ? XDP_OURS : XDP_DISPATCHER;
+			state.dispatcher = ours;
+			state.program_id = ours ? xdp_program__id(ours) : state.program_id;
+		}
+	}
+	*ret_state = state;
+	return 0;
+}
+
+/* ---- attaching ---- */
+
+/* Through libxdp. Where the kernel refuses its dispatcher, libxdp attaches the program alone, and says nothing of it. */
+static int attach_dispatcher(struct datapath *dp, uint32_t ifindex, bool native, unsigned int priority,
+			     struct error *err)
+{
+	_cleanup_(object_close) struct bpf_object *object = NULL;
+	_cleanup_(program_close) struct xdp_program *program = NULL;
+	DECLARE_LIBXDP_OPTS(xdp_program_opts, options, .prog_name = "xlb");
+	int r = load_for_dispatcher(dp, &object, err);
+
+	if (r)
+		return r;
+	options.obj = object;
+	program = xdp_program__create(&options);
+	r = libxdp_get_error(program);
+	if (r)
+		return error_set(err, -r, "libxdp: %s", strerror(-r));
+	if (priority)
+		xdp_program__set_run_prio(program, priority);
+	return xdp_program__attach(program, ifindex, libxdp_mode(native), 0);
+}
+
+/* PIN_DIR/xdp alone: where nobody is, or in place of a copy of it. */
+static int attach_pinned(struct datapath *dp, uint32_t ifindex, bool native, uint32_t copy)
+{
+	_cleanup_(close_fd) int fd = program_open(dp, "xdp", NULL);
+	_cleanup_(close_fd) int old = copy ? bpf_prog_get_fd_by_id(copy) : -1;
+	LIBBPF_OPTS(bpf_xdp_attach_opts, options, .old_prog_fd = old);
+
+	if (fd < 0)
+		return fd;
+	if (!copy)
+		return bpf_xdp_attach(ifindex, fd, flags_of(native) | XDP_FLAGS_UPDATE_IF_NOEXIST, NULL);
+	return bpf_xdp_attach(ifindex, fd, flags_of(native) | XDP_FLAGS_REPLACE, &options);
+}
+
+static int attach_mode(struct datapath *dp, uint32_t ifindex, bool native, unsigned int priority,
+		       struct error *err)
+{
+	struct xdp_state state = {};
+	int r;
+
+	log_begin();
+	r = attach_dispatcher(dp, ifindex, native, priority, err);
+	if (r && r != -EBUSY && r != -EEXIST)
+		r = attach_pinned(dp, ifindex, native, 0);
+	if (r)
+		return r;
+	r = xdp_look(dp, ifindex, &state);
+	if (!r && state.owner == XDP_OURS && !state.dispatcher)
+		attach_pinned(dp, ifindex, native, state.program_id);
+	return r;
+}
+
+/* The last line that libbpf, libxdp or the kernel said. */
+static const char *last_words(void)
+{
+	const char *tail = log_tail(200), *line = strrchr(tail, '\n');
+
+	return line ? line + 1 : tail;
+}
+
+static int attach_failed(const char *device, int r, struct error *err)
+{
+	const char *words = last_words();
+
+	return error_set(err, -r, "%s: cannot attach: %s%s%s%s", device, strerror(-r),
+			 *words ? " (" : "", words, *words ? ")" : "");
+}
+
+static int attach_xdp(struct datapath *dp, uint32_t ifindex, const char *device,
+		      enum attach_mode mode, unsigned int priority, char *note, struct error *err)
+{
+	char why[128];
+	int r;
+
+	if (mode == ATTACH_GENERIC) {
+		r = attach_mode(dp, ifindex, false, priority, err);
+		return r ? attach_failed(device, r, err) : 0;
+	}
+	r = attach_mode(dp, ifindex, true, priority, err);
+	if (!r)
+		return 0;
+	if (mode == ATTACH_NATIVE || r == -EBUSY || r == -EEXIST || r == -ENODEV || r == -EPERM)
+		return attach_failed(device, r, err);
+	snprintf(why, sizeof(why), "%s", strerror(-r));
+	r = attach_mode(dp, ifindex, false, priority, err);
+	if (r)
+		return attach_failed(device, r, err);
+	snprintf(note, NOTE_BYTES,
+		 "%s: its driver does not take XDP (%s); attached in generic mode, which is slower",
+		 device, why);
+	return 0;
+}
+
+static int in_the_way(const char *device, const struct xdp_state *state, struct error *err)
+{
+	return error_set(err, EBUSY,
+			 "%s: another XDP program is attached (id %u, %s); detach it, or load it through libxdp's dispatcher (xdp-loader load %s ...), which lets several programs share a device",
+			 device, state->program_id, *state->name ? state->name : "without a name", device);
+}
+
+/* What is attached already, and need not be again; else a reason not to. */
+static int attach_check(const char *device, const struct xdp_state *state, enum attach_mode mode,
+			struct error *err)
+{
+	if (state->owner == XDP_FOREIGN)
+		return in_the_way(device, state, err);
+	if (state->owner != XDP_OURS || mode == ATTACH_AUTO || state->native == (mode == ATTACH_NATIVE))
+		return 0;
+	return error_set(err, EEXIST, "%s: attached already, in %s mode; `lbctl detach %s` first", device,
+			 state->native ? "native" : "generic", device);
+}
+
+static int device_index(const char *device, uint32_t *ret_ifindex, struct error *err)
+{
+	uint32_t ifindex = if_nametoindex(device);
+
+	if (!ifindex)
+		return error_set(err, ENODEV, "%s: no such device", device);
+	if (ifindex == LOOPBACK)
+		return error_set(err, EINVAL, "%s: no packet from outside comes in there; attach to a real device",
+				 device);
+	*ret_ifindex = ifindex;
+	return 0;
+}
+
+/* Writes down what the device is now. */
+static int attach_record(struct datapath *dp, uint32_t ifindex, bool native, struct error *err)
+{
+	struct device *device = device_find(dp, ifindex), *uplink;
+	struct xlb_config *config = config_of(dp);
+
+	device->entry.flags |= XLB_DEVICE_XDP | (native ? XLB_DEVICE_REDIRECT : 0);
+	device->entry.mode = native ? XLB_ATTACH_NATIVE : XLB_ATTACH_GENERIC;
+	uplink = device_find(dp, config->uplink);
+	if (!uplink || !(uplink->entry.flags & XLB_DEVICE_XDP))
+		__atomic_store_n(&config->uplink, ifindex, __ATOMIC_RELEASE);
+	return device_save(dp, device, err);
+}
+
+static int attach_tc(struct datapath *dp, uint32_t ifindex, struct error *err)
+{
+	struct device *device = device_ensure(dp, ifindex);
+	bool qdisc_made;
+	int r;
+
+	if (!device)
+		return error_set(err, ENOMEM, "out of memory");
+	r = tc_attach(dp, ifindex, true, &qdisc_made, err);
+	if (r)
+		return r;
+	device->entry.flags |= XLB_DEVICE_TC | (qdisc_made ? XLB_DEVICE_QDISC : 0);
+	return device_save(dp, device, err);
+}
+
+static int attach_all(struct datapath *dp, uint32_t ifindex, const char *device,
+		      enum attach_mode mode, unsigned int priority, char *note, struct error *err)
+{
+	struct xdp_state state;
+	int r = xdp_look(dp, ifindex, &state);
+
+	if (r)
+		return error_set(err, -r, "%s: %s", device, strerror(-r));
+	r = attach_check(device, &state, mode, err);
+	if (!r)
+		r = attach_tc(dp, ifindex, err);
+	if (r)
+		return r;
+	if (state.owner != XDP_OURS)
+		r = attach_xdp(dp, ifindex, device, mode, priority, note, err);
+	if (!r && !xdp_look(dp, ifindex, &state))
+		r = attach_record(dp, ifindex, state.native, err);
+	if (!r && !*note && !state.dispatcher)
+		snprintf(note, NOTE_BYTES, "%s: this kernel does not take libxdp's dispatcher; attached alone, other XDP programs cannot share the device",
+			 device);
+	return r;
+}
+
+int datapath_attach(struct datapath *dp, const char *device, enum attach_mode mode,
+		    unsigned int priority, char *ret_note, struct error *err)
+{
+	char note[NOTE_BYTES] = "";
+	uint32_t ifindex = 0;
+	int r = device_index(device, &ifindex, err);
+
+	if (r)
+		return r;
+	if (!dp->locked)
+		return error_set(err, EINVAL, "%s: written without the lock", dp->pin_dir);
+	write_begin(dp);
+	r = attach_all(dp, ifindex, device, mode, priority, note, err);
+	if (r)
+		devices_tidy(dp);
+	write_end(dp);
+	if (!r)
+		r = datapath_refresh_paths(dp, err);
+	if (!r)
+		strcpy(ret_note, note);
+	return r;
+}
+
+/* ---- detaching ---- */
+
+static int detach_xdp(struct datapath *dp, uint32_t ifindex, const struct xdp_state *state)
+{
+	_cleanup_(multiprog_close) struct xdp_multiprog *multiprog = NULL;
+	_cleanup_(close_fd) int old = -1;
+	LIBBPF_OPTS(bpf_xdp_attach_opts, options);
+	struct xdp_program *ours;
+
+	if (!state->dispatcher) {
+		old = bpf_prog_get_fd_by_id(state->program_id);
+		options.old_prog_fd = old;
+		return bpf_xdp_detach(ifindex, flags_of(state->native) | XDP_FLAGS_REPLACE, &options);
+	}
+	multiprog = xdp_multiprog__get_from_ifindex(ifindex);
+	if (libxdp_get_error(multiprog))
+		return libxdp_get_error(multiprog);
+	ours = multiprog_find(dp, multiprog);
+	if (!ours)
+		return -ENOENT;
+	return xdp_program__detach(ours, ifindex, xdp_multiprog__attach_mode(multiprog), 0);
+}
+
+/* After XDP: tc goes too, but for what a device that backends are reached by needs. */
+static int detach_record(struct datapath *dp, uint32_t ifindex, struct error *err)
+{
+	struct xlb_config *config = config_of(dp);
+	struct device *device = device_find(dp, ifindex);
+	int r = 0;
+
+	if (device) {
+		tc_detach(dp, ifindex, device->entry.flags & XLB_DEVICE_QDISC);
+		device->entry = (struct xlb_device){};
+		device_forget(dp, ifindex);
+	}
+	if (config->uplink == ifindex) {
+		uint32_t next = 0;
+
+		for (size_t i = 0; i < dp->n_devices && !next; i++)
+			if (dp->devices[i].entry.flags & XLB_DEVICE_XDP)
+				next = dp->devices[i].ifindex;
+		__atomic_store_n(&config->uplink, next, __ATOMIC_RELEASE);
+	}
+	if (devices_attached(dp))
+		r = devices_mend(dp, err);
+	else
+		devices_disarm(dp);
+	return r;
+}
+
+int datapath_detach(struct datapath *dp, const char *device, struct error *err)
+{
+	struct xdp_state state;
+	uint32_t ifindex = if_nametoindex(device);
+	int r;
+
+	if (!dp->locked)
+		return error_set(err, EINVAL, "%s: written without the lock", dp->pin_dir);
+	if (!ifindex)
+		return error_set(err, ENODEV, "%s: no such device", device);
+	r = xdp_look(dp, ifindex, &state);
+	if (r)
+		return error_set(err, -r, "%s: %s", device, strerror(-r));
+	if (state.owner != XDP_OURS)
+		return error_set(err, ENOENT, "%s: xlb is not attached there", device);
+	write_begin(dp);
+	r = detach_xdp(dp, ifindex, &state);
+	if (r)
+		r = error_set(err, -r, "%s: cannot detach: %s", device, strerror(-r));
+	else
+		r = detach_record(dp, ifindex, err);
+	write_end(dp);
+	return r;
+}

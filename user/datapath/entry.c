@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0
+/* What hangs on a service or a backend in the maps, one element at a time. Order and undoing are the callers' (apply.c, repair.c). */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <string.h>
+
+#include <bpf/bpf.h>
+
+#include <xlb/hash.h>
+
+#include "datapath/internal.h"
+
+static int update_failed(struct datapath *dp, enum map_id id, int error, struct error *err)
+{
+	if (error == E2BIG || error == ENOSPC)
+		return error_set(err, ENOSPC,
+				 "the map %s is full; `lbctl detach --all`, then attach with a larger --%s",
+				 map_name(id), id == MAP_BACKEND_STATS ? "backends" : "services");
+	return error_set(err, error, "%s/%s: %s", dp->pin_dir, map_name(id), strerror(error));
+}
+
+int backend_stats_make(struct datapath *dp, uint32_t id, struct error *err)
+{
+	_cleanup_(free_pointer) char *values = map_values_new(dp, MAP_BACKEND_STATS);
+	const struct xlb_backend *backend = backend_at(dp, id);
+
+	if (!values)
+		return error_set(err, ENOMEM, "out of memory");
+	for (int cpu = 0; cpu < dp->cpus; cpu++) {
+		struct xlb_backend_stats *stats = (void *)(values + cpu * map_stride(MAP_BACKEND_STATS));
+
+		stats->service_address = backend->vip;
+		stats->backend_address = backend->address;
+		stats->service_port = backend->vip_port;
+		stats->backend_port = backend->port;
+		stats->protocol = backend->protocol;
+		stats->family = backend->family;
+	}
+	if (bpf_map_update_elem(dp->maps[MAP_BACKEND_STATS].fd, &id, values, BPF_ANY))
+		return update_failed(dp, MAP_BACKEND_STATS, errno, err);
+	return 0;
+}
+
+void backend_stats_delete(struct datapath *dp, uint32_t id)
+{
+	bpf_map_delete_elem(dp->maps[MAP_BACKEND_STATS].fd, &id);
+}
+
+/* vip NULL: all zero. */
+static int service_stats_put(struct datapath *dp, const struct endpoint *vip, uint32_t key)
+{
+	_cleanup_(free_pointer) char *values = map_values_new(dp, MAP_SERVICE_STATS);
+
+	if (!values)
+		return -ENOMEM;
+	for (int cpu = 0; vip && cpu < dp->cpus; cpu++) {
+		struct xlb_service_stats *stats = (void *)(values + cpu * map_stride(MAP_SERVICE_STATS));
+
+		stats->address = vip->address;
+		stats->port = htons(vip->port);
+		stats->protocol = vip->protocol;
+		stats->family = vip->family;
+	}
+	return bpf_map_update_elem(dp->maps[MAP_SERVICE_STATS].fd, &key, values, BPF_ANY) ? -errno : 0;
+}
+
+int service_stats_write(struct datapath *dp, const struct endpoint *vip, uint32_t id,
+			struct error *err)
+{
+	int r = service_stats_put(dp, vip, service_key(dp, vip->family, id));
+
+	return r ? update_failed(dp, MAP_SERVICE_STATS, -r, err) : 0;
+}
+
+void service_stats_clear(struct datapath *dp, uint8_t family, uint32_t id)
+{
+	service_stats_put(dp, NULL, service_key(dp, family, id));
+}
+
+int service_info_write(struct datapath *dp, const struct service *service, uint32_t id,
+		       struct error *err)
+{
+	uint32_t key = service_key(dp, service->vip.family, id);
+	struct xlb_service_info info = { .owner = service->owner };
+
+	memcpy(info.name, service->name, strnlen(service->name, sizeof(info.name) - 1));
+	if (bpf_map_update_elem(dp->maps[MAP_SERVICE_INFO].fd, &key, &info, BPF_ANY))
+		return update_failed(dp, MAP_SERVICE_INFO, errno, err);
+	return 0;
+}
+
+void service_info_delete(struct datapath *dp, uint8_t family, uint32_t id)
+{
+	uint32_t key = service_key(dp, family, id);
+
+	bpf_map_delete_elem(dp->maps[MAP_SERVICE_INFO].fd, &key);
+}
+
+void filter_set(struct datapath *dp, uint64_t *bits, const struct endpoint *endpoint,
+		uint8_t protocol)
+{
+	const __u64 *secret = config_of(dp)->secret;
+	uint64_t word = xlb_address_word(&endpoint->address, endpoint->family, secret);
+	uint32_t bit = xlb_filter_bit(xlb_hash_endpoint(word, htons(endpoint->port), protocol, secret));
+	uint64_t mask = 1ull << bit % 64;
+
+	if (!(bits[bit / 64] & mask))
+		__atomic_store_n(&bits[bit / 64], bits[bit / 64] | mask, __ATOMIC_RELEASE);
+}

@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What the files of this folder share. */
+#ifndef XLB_DATAPATH_INTERNAL_H
+#define XLB_DATAPATH_INTERNAL_H
+
+#include <limits.h>
+
+#include <xlb/abi.h>
+
+#include "base/cleanup.h"
+#include "datapath/datapath.h"
+#include "datapath/pool.h"
+
+enum map_id {
+	MAP_CONFIG,
+	MAP_SERVICES,
+	MAP_SERVICES6,
+	MAP_BACKENDS,
+	MAP_RINGS,
+	MAP_ROTATION,
+	MAP_FLOWS,
+	MAP_FLOWS6,
+	MAP_FILTER,
+	MAP_DROPS,
+	MAP_NEIGHBOURS,
+	MAP_BACKEND_STATS,
+	MAP_SERVICE_STATS,
+	MAP_SERVICE_INFO,
+	MAP_DEVICES,
+	MAPS,
+};
+
+struct map {
+	int fd;
+	void *memory;		/* mmapped, where it can be and was wanted; else NULL */
+	size_t size;		/* of memory */
+};
+
+struct device {			/* an entry of `devices`, and what else this process knows of it */
+	uint32_t ifindex;
+	struct xlb_device entry;
+	uint32_t backends;	/* that the kernel's routes send there */
+};
+
+/* How the kernel would reach a destination. */
+struct path {
+	struct xlb_address source;	/* of this node; zero: there is no route */
+	uint32_t ifindex;		/* 0: there is no route; 1 (lo): an address of this node */
+};
+
+struct path_cache;
+struct mnl_socket;
+
+struct datapath {
+	char pin_dir[PATH_MAX];
+	int dir_fd;
+	bool locked;
+	int cpus;
+	struct map maps[MAPS];
+	uint32_t own_map_id;		/* of `backends`, which all our programs use: tells them from all others */
+
+	/* The state as it was read, or written since. */
+	struct model *model;
+	struct service **by_key;	/* by XLB_SERVICE_KEY: into the model */
+	struct id_pool ids;
+	struct extent_pool ring_lines;
+	uint64_t generation;		/* of xlb_config that this is */
+
+	struct device *devices;
+	size_t n_devices;
+	struct path_cache *paths;
+	struct mnl_socket *netlink;	/* for questions; NULL: none yet */
+	struct mnl_socket *events;	/* for changes; NULL: none yet */
+};
+
+/* maps.c: the maps, by number. */
+const char *map_name(enum map_id id);
+uint32_t map_entries(const struct xlb_config *config, enum map_id id);
+/* Opens what is pinned and checks that it is what this program means by it. */
+int maps_open(struct datapath *dp, struct error *err);
+void maps_close(struct datapath *dp);
+/* Memory of a mmappable map, mapped at first use; NULL: err says why. */
+void *map_memory(struct datapath *dp, enum map_id id, struct error *err);
+/* All CPUs' values of one element, to read into or write from; the caller frees. Each starts at a multiple of map_stride(). */
+void *map_values_new(const struct datapath *dp, enum map_id id);
+size_t map_stride(enum map_id id);
+
+static inline struct xlb_config *config_of(const struct datapath *dp)
+{
+	return dp->maps[MAP_CONFIG].memory;
+}
+
+static inline struct xlb_backend *backend_at(const struct datapath *dp, uint32_t id)
+{
+	return (struct xlb_backend *)dp->maps[MAP_BACKENDS].memory + id;
+}
+
+static inline uint32_t service_key(const struct datapath *dp, uint8_t family, uint32_t id)
+{
+	return XLB_SERVICE_KEY(family, id, config_of(dp)->services);
+}
+
+/* slots.c: services where the packet path finds them. */
+struct slot {
+	uint64_t *vip;		/* 0: free; written last, so that the rest is there when it is seen */
+	union xlb_service_target *target;
+	uint32_t *generation;
+};
+
+struct slot slot_at(const struct datapath *dp, uint8_t family, uint32_t id);
+bool slot_live(const struct datapath *dp, uint8_t family, uint32_t id);
+/* The VIP in a slot that is live. */
+void slot_vip(const struct datapath *dp, uint8_t family, uint32_t id, struct endpoint *ret_vip);
+/* A slot where a new service can be found; -ENOSPC. */
+int slot_choose(const struct datapath *dp, const struct endpoint *vip, uint32_t *ret_id,
+		struct error *err);
+/* Shows and hides a service: one store each. */
+void slot_publish(const struct datapath *dp, const struct endpoint *vip, uint32_t id);
+void slot_withdraw(const struct datapath *dp, uint8_t family, uint32_t id);
+
+/* state.c: reading back what the maps say. */
+int state_load(struct datapath *dp, struct error *err);
+void state_free(struct datapath *dp);
+/* The service that an entry of `backends` says it belongs to; NULL: none. */
+struct service *backend_owner(const struct datapath *dp, const struct xlb_backend *entry);
+void backend_endpoint(const struct xlb_backend *entry, struct endpoint *ret_endpoint);
+
+/* apply.c */
+/* Everything between these two is seen by the next writer as unfinished if this process dies. */
+void write_begin(struct datapath *dp);
+void write_end(struct datapath *dp);
+void service_begin(const struct slot *slot);
+void service_end(const struct slot *slot);
+uint32_t ring_lines_of(union xlb_service_target target);
+void backend_retire(struct datapath *dp, uint32_t id);
+/* Builds and switches to a new ring from the service's backends. Gives the old one's room back. */
+int ring_rebuild(struct datapath *dp, struct service *service, struct error *err);
+
+/* entry.c: what hangs on a service or backend in the maps, one element at a time. */
+int backend_stats_make(struct datapath *dp, uint32_t id, struct error *err);
+void backend_stats_delete(struct datapath *dp, uint32_t id);
+int service_stats_write(struct datapath *dp, const struct endpoint *vip, uint32_t id,
+			struct error *err);
+void service_stats_clear(struct datapath *dp, uint8_t family, uint32_t id);
+int service_info_write(struct datapath *dp, const struct service *service, uint32_t id,
+		       struct error *err);
+void service_info_delete(struct datapath *dp, uint8_t family, uint32_t id);
+/* Sets an endpoint's bit in a bitmap of XLB_FILTER_BITS. */
+void filter_set(struct datapath *dp, uint64_t *bits, const struct endpoint *endpoint,
+		uint8_t protocol);
+
+/* repair.c: what a writer that died left half done. */
+int repair(struct datapath *dp, struct error *err);
+
+/* reclaim.c: ids and bits that nobody needs any more. */
+int reclaim(struct datapath *dp, struct error *err);
+/* Returns when every packet has left that may have read the maps before the call. */
+void quiesce(void);
+
+/* config.c */
+int config_make(const struct datapath_sizes *sizes, struct xlb_config *ret_config, struct error *err);
+/* -EEXIST: these sizes ask for others than the maps have. */
+int config_agrees(const struct xlb_config *config, const struct datapath_sizes *sizes,
+		  struct error *err);
+
+/* load.c: from the object inside this binary to the kernel. */
+struct bpf_object;
+int load_and_pin(const struct xlb_config *config, const char *dir, struct error *err);
+/* The XDP program alone, on the maps that are there, not yet loaded: libxdp does that. */
+int load_for_dispatcher(struct datapath *dp, struct bpf_object **ret_object, struct error *err);
+
+/* netlink.c: asking the kernel. */
+int netlink_ask_route(struct datapath *dp, const struct xlb_address *destination, uint8_t family,
+		      struct path *ret_path, struct error *err);
+/* Calls each() with every address of global scope on a device (0: on all). */
+int netlink_each_address(struct datapath *dp, uint32_t ifindex,
+			 void (*each)(const struct endpoint *address, uint32_t ifindex, void *data),
+			 void *data, struct error *err);
+/* Whether anybody has a filter on a clsact hook of the device. */
+int netlink_filters_any(struct datapath *dp, uint32_t ifindex, bool *ret_any);
+void netlink_close(struct datapath *dp);
+
+/* paths.c */
+int path_find(struct datapath *dp, const struct xlb_address *destination, uint8_t family,
+	      struct path *ret_path, struct error *err);
+void paths_forget(struct datapath *dp);
+/* Writes another path into a live backend. */
+void backend_reroute(struct datapath *dp, uint32_t id, const struct path *path);
+
+/* devices.c: the entries of `devices`, and who needs them. */
+int devices_load(struct datapath *dp, struct error *err);
+void devices_free(struct datapath *dp);
+struct device *device_find(struct datapath *dp, uint32_t ifindex);
+/* Finds or makes; it is not in the map before device_save(). NULL: out of memory. */
+struct device *device_ensure(struct datapath *dp, uint32_t ifindex);
+int device_save(struct datapath *dp, const struct device *device, struct error *err);
+void device_forget(struct datapath *dp, uint32_t ifindex);
+/* A backend is reached by this device: replies have to be caught there. */
+int device_watch(struct datapath *dp, uint32_t ifindex, struct error *err);
+void device_unwatch(struct datapath *dp, uint32_t ifindex);
+/* Takes our tc programs off devices where no backend is any more. */
+void devices_tidy(struct datapath *dp);
+/* Forgets devices that are gone, and puts tc programs where they are missing. */
+int devices_mend(struct datapath *dp, struct error *err);
+/* How many devices our XDP program is on. */
+size_t devices_attached(const struct datapath *dp);
+
+/* Takes our tc programs off all devices that are only watched. */
+void devices_disarm(struct datapath *dp);
+
+/* attach.c: whose XDP program is on a device. */
+enum xdp_owner {
+	XDP_NOBODY,
+	XDP_OURS,
+	XDP_DISPATCHER,		/* libxdp's, and ours is not among its programs */
+	XDP_FOREIGN,
+};
+
+struct xdp_state {
+	enum xdp_owner owner;
+	bool native;
+	bool dispatcher;	/* ours is one of a dispatcher's programs */
+	uint32_t program_id;	/* of ours, or of the one in the way */
+	char name[16];		/* of the one in the way */
+};
+
+int xdp_look(struct datapath *dp, uint32_t ifindex, struct xdp_state *ret_state);
+
+/* tc.c: our tc programs on a device. */
+int tc_attach(struct datapath *dp, uint32_t ifindex, bool egress, bool *ret_qdisc_made,
+	      struct error *err);
+void tc_detach(struct datapath *dp, uint32_t ifindex, bool qdisc_made);
+/* Whether a loaded program works on our maps. */
+bool program_ours(const struct datapath *dp, uint32_t program_id);
+/* A pinned program of ours, by the name of its pin; the caller closes. */
+int program_open(const struct datapath *dp, const char *pin, struct error *err);
+
+/* privilege.c: -EPERM with the name of what is missing. */
+int privilege_check(struct error *err);
+
+/* log.c: what libbpf and libxdp would print. */
+void log_begin(void);
+/* The last lines, up to `most` bytes, without the newline at the end. Valid until the next log_begin(). */
+const char *log_tail(size_t most);
+
+#endif

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Loading: from the object inside this binary to pinned maps and programs.
+ *
+ * Everything is pinned into a directory of its own, which then gets its name by one rename(): there is a whole pin directory, or none.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include "datapath/internal.h"
+
+#include "xlb.skel.h"
+
+#define LOG_SHOWN 700	/* bytes of a verifier's log in an error */
+
+static void skeleton_free(struct xlb_bpf **skeleton)
+{
+	xlb_bpf__destroy(*skeleton);
+}
+
+static struct bpf_map *skeleton_map(struct xlb_bpf *skeleton, enum map_id id)
+{
+	return bpf_object__find_map_by_name(skeleton->obj, map_name(id));
+}
+
+/* An object that is ready to be loaded with these sizes; NULL: errno says why. */
+static struct xlb_bpf *skeleton_open(const struct xlb_config *config)
+{
+	struct xlb_bpf *skeleton = xlb_bpf__open();
+
+	if (!skeleton)
+		return NULL;
+	memcpy((void *)&skeleton->rodata->cfg, config, sizeof(*config));
+	skeleton->rodata->cpus = libbpf_num_possible_cpus();
+	for (int id = 0; id < MAPS; id++)
+		bpf_map__set_max_entries(skeleton_map(skeleton, id), map_entries(config, id));
+	return skeleton;
+}
+
+static int load_failed(int r, struct error *err)
+{
+	const char *log = log_tail(LOG_SHOWN);
+
+	if (r == -ENOMEM)
+		return error_set(err, ENOMEM, "the kernel has no memory for maps of these sizes");
+	return error_set(err, -r, "the kernel does not take the BPF programs: %s%s%s", strerror(-r),
+			 *log ? "\n" : "", log);
+}
+
+/* Loads; where the kernel has no iterators for maps, without that one program. */
+static int skeleton_load(const struct xlb_config *config, struct xlb_bpf **ret_skeleton,
+			 struct error *err)
+{
+	for (int iterator = 1; iterator >= 0; iterator--) {
+		struct xlb_bpf *skeleton;
+		int r;
+
+		log_begin();
+		skeleton = skeleton_open(config);
+		if (!skeleton)
+			return load_failed(-errno, err);
+		bpf_program__set_autoload(skeleton->progs.xlb_counters, iterator);
+		r = xlb_bpf__load(skeleton);
+		if (!r) {
+			*ret_skeleton = skeleton;
+			return 0;
+		}
+		xlb_bpf__destroy(skeleton);
+		if (!iterator || r == -ENOMEM)
+			return load_failed(r, err);
+	}
+	return -EINVAL;
+}
+
+static int pin_failed(const char *path, int r, struct error *err)
+{
+	return error_set(err, -r, "%s: cannot pin: %s", path, strerror(-r));
+}
+
+static int program_pin(struct bpf_program *program, const char *dir, const char *name,
+		       struct error *err)
+{
+	char path[PATH_MAX + 32];
+	int r;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	r = bpf_program__pin(program, path);
+	return r ? pin_failed(path, r, err) : 0;
+}
+
+/* Where it cannot be, there is no PIN_DIR/counters, and datapath_info() says so. */
+static void iterator_pin(struct xlb_bpf *skeleton, const char *dir)
+{
+	union bpf_iter_link_info info = {};
+	LIBBPF_OPTS(bpf_iter_attach_opts, options, .link_info = &info, .link_info_len = sizeof(info));
+	char path[PATH_MAX + 32];
+	struct bpf_link *link;
+
+	if (!bpf_program__autoload(skeleton->progs.xlb_counters))
+		return;
+	info.map.map_fd = bpf_map__fd(skeleton_map(skeleton, MAP_BACKEND_STATS));
+	link = bpf_program__attach_iter(skeleton->progs.xlb_counters, &options);
+	if (!link)
+		return;
+	snprintf(path, sizeof(path), "%s/counters", dir);
+	bpf_link__pin(link, path);
+	bpf_link__disconnect(link);
+	bpf_link__destroy(link);
+}
+
+static int skeleton_pin(struct xlb_bpf *skeleton, const char *dir, struct error *err)
+{
+	int r;
+
+	for (int id = 0; id < MAPS; id++) {
+		char path[PATH_MAX + 32];
+
+		snprintf(path, sizeof(path), "%s/%s", dir, map_name(id));
+		r = bpf_map__pin(skeleton_map(skeleton, id), path);
+		if (r)
+			return pin_failed(path, r, err);
+	}
+	r = program_pin(skeleton->progs.xlb, dir, "xdp", err);
+	if (!r)
+		r = program_pin(skeleton->progs.xlb_ingress, dir, "tc_ingress", err);
+	if (!r)
+		r = program_pin(skeleton->progs.xlb_egress, dir, "tc_egress", err);
+	if (!r)
+		iterator_pin(skeleton, dir);
+	return r;
+}
+
+/* What the maps hold from the start: the configuration, and for every drop its reason. */
+static int skeleton_fill(struct xlb_bpf *skeleton, const struct xlb_config *config,
+			 struct error *err)
+{
+	int cpus = libbpf_num_possible_cpus(), r = 0;
+	_cleanup_(free_pointer) struct xlb_drop_stats *drops = calloc(cpus, sizeof(*drops));
+	uint32_t key = 0;
+
+	if (!drops)
+		return error_set(err, ENOMEM, "out of memory");
+	if (bpf_map_update_elem(bpf_map__fd(skeleton->maps.config), &key, config, BPF_ANY))
+		r = -errno;
+	for (key = 0; !r && key < XLB_DROP_REASONS; key++) {
+		for (int cpu = 0; cpu < cpus; cpu++)
+			drops[cpu].reason = key;
+		if (bpf_map_update_elem(bpf_map__fd(skeleton->maps.drops), &key, drops, BPF_ANY))
+			r = -errno;
+	}
+	return r ? error_set(err, -r, "filling the maps: %s", strerror(-r)) : 0;
+}
+
+int load_and_pin(const struct xlb_config *config, const char *dir, struct error *err)
+{
+	_cleanup_(skeleton_free) struct xlb_bpf *skeleton = NULL;
+	int r;
+
+	if (access("/sys/kernel/btf/vmlinux", R_OK))
+		return error_set(err, ENOTSUP,
+				 "this kernel has no BTF (/sys/kernel/btf/vmlinux): it was built without CONFIG_DEBUG_INFO_BTF, or /sys is not mounted");
+	r = skeleton_load(config, &skeleton, err);
+	if (!r)
+		r = skeleton_fill(skeleton, config, err);
+	if (!r)
+		r = skeleton_pin(skeleton, dir, err);
+	return r;
+}
+
+int load_for_dispatcher(struct datapath *dp, struct bpf_object **ret_object, struct error *err)
+{
+	_cleanup_(skeleton_free) struct xlb_bpf *skeleton = skeleton_open(config_of(dp));
+	struct bpf_program *program;
+
+	if (!skeleton)
+		return load_failed(-errno, err);
+	bpf_object__for_each_program(program, skeleton->obj)
+		bpf_program__set_autoload(program, program == skeleton->progs.xlb);
+	for (int id = 0; id < MAPS; id++) {
+		int r = bpf_map__reuse_fd(skeleton_map(skeleton, id), dp->maps[id].fd);
+
+		if (r)
+			return load_failed(r, err);
+	}
+	/* Out of the skeleton, which would close it. */
+	*ret_object = steal_pointer(&skeleton->obj);
+	return 0;
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Finishing what a writer left that died.
+ *
+ * An odd generation of the configuration says that there is something; an odd generation of a service says where. Forwarding worked all the while: the store that switches a
+ * service is one, and everything before it was written aside. What may be left is, for a service that is there, backends of both sets (they are all kept: whoever applies
+ * next takes away what should not be there), and for one that is not, entries that hang in the air.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include <bpf/bpf.h>
+
+#include "datapath/internal.h"
+
+static bool backend_serves(const struct xlb_backend *entry)
+{
+	return entry->state != XLB_BACKEND_FREE && entry->state != XLB_BACKEND_RETIRED;
+}
+
+/* Backends that the model does not know under their id: of a service that is gone, or written twice. */
+static void orphans_retire(struct datapath *dp)
+{
+	for (uint32_t id = 1; id < config_of(dp)->backends; id++) {
+		struct xlb_backend *entry = backend_at(dp, id);
+		struct endpoint endpoint;
+		struct service *service;
+		struct backend *backend;
+
+		if (!backend_serves(entry))
+			continue;
+		service = backend_owner(dp, entry);
+		backend_endpoint(entry, &endpoint);
+		backend = service ? service_find_backend(service, &endpoint) : NULL;
+		if (!backend || backend->id != id)
+			__atomic_store_n(&entry->state, XLB_BACKEND_RETIRED, __ATOMIC_RELEASE);
+	}
+}
+
+/* Counters that belong to nobody go; backends without counters get them. */
+static int backend_stats_mend(struct datapath *dp, struct error *err)
+{
+	_cleanup_(free_pointer) bool *there = calloc(config_of(dp)->backends, sizeof(*there));
+	int fd = dp->maps[MAP_BACKEND_STATS].fd, r = 0;
+	uint32_t key, next;
+	bool more;
+
+	if (!there)
+		return error_set(err, ENOMEM, "out of memory");
+	more = !bpf_map_get_next_key(fd, NULL, &key);
+	while (more) {
+		/* The next before this one goes: the walk would start over. */
+		more = !bpf_map_get_next_key(fd, &key, &next);
+		if (key < config_of(dp)->backends && backend_serves(backend_at(dp, key)))
+			there[key] = true;
+		else
+			backend_stats_delete(dp, key);
+		key = next;
+	}
+	for (uint32_t id = 1; !r && id < config_of(dp)->backends; id++)
+		if (!there[id] && backend_serves(backend_at(dp, id)))
+			r = backend_stats_make(dp, id, err);
+	return r;
+}
+
+static int service_mend(struct datapath *dp, uint8_t family, uint32_t id, struct error *err)
+{
+	struct slot slot = slot_at(dp, family, id);
+	struct service *service = dp->by_key[service_key(dp, family, id)];
+	uint64_t *filter = map_memory(dp, MAP_FILTER, err);
+	int r = 0;
+
+	if (!filter)
+		return -errno;
+	if (!(__atomic_load_n(slot.generation, __ATOMIC_ACQUIRE) & 1))
+		return 0;
+	if (service) {
+		filter_set(dp, filter, &service->vip, service->vip.protocol);
+		for (size_t i = 0; i < service->n_backends; i++)
+			filter_set(dp, filter, &service->backends[i].endpoint, service->vip.protocol);
+		r = ring_rebuild(dp, service, err);
+	} else {
+		service_info_delete(dp, family, id);
+		service_stats_clear(dp, family, id);
+	}
+	if (!r)
+		service_end(&slot);
+	return r;
+}
+
+int repair(struct datapath *dp, struct error *err)
+{
+	int r = state_load(dp, err);
+
+	if (r)
+		return r;
+	orphans_retire(dp);
+	r = backend_stats_mend(dp, err);
+	for (uint32_t id = 0; !r && id < config_of(dp)->services; id++) {
+		r = service_mend(dp, XLB_IPV4, id, err);
+		if (!r)
+			r = service_mend(dp, XLB_IPV6, id, err);
+	}
+	if (r)
+		return r;
+	write_end(dp);
+	return state_load(dp, err);
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Our tc programs on a device: clsact, ingress always, egress where packets leave by the kernel's routing. Ours are told from others by the maps that they use, so that
+ * several pin directories, and other people's filters, live side by side.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include "datapath/internal.h"
+
+#define TC_PRIORITY 7		/* early: a reply has to be caught before anybody takes it for local */
+#define TC_HANDLE 0x786c62	/* "xlb"; the next ones for other pin directories */
+#define TC_HANDLES 8
+#define PROGRAM_MAPS_MAX 64
+
+bool program_ours(const struct datapath *dp, uint32_t program_id)
+{
+	_cleanup_(close_fd) int fd = bpf_prog_get_fd_by_id(program_id);
+	uint32_t maps[PROGRAM_MAPS_MAX], size = sizeof(struct bpf_prog_info);
+	struct bpf_prog_info info = {
+		.map_ids = (uintptr_t)maps,
+		.nr_map_ids = PROGRAM_MAPS_MAX,
+	};
+
+	if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &size))
+		return false;
+	for (uint32_t i = 0; i < info.nr_map_ids && i < PROGRAM_MAPS_MAX; i++)
+		if (maps[i] == dp->own_map_id)
+			return true;
+	return false;
+}
+
+int program_open(const struct datapath *dp, const char *pin, struct error *err)
+{
+	char path[PATH_MAX + 16];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s", dp->pin_dir, pin);
+	fd = bpf_obj_get(path);
+	return fd >= 0 ? fd : error_set(err, errno, "%s: %s", path, strerror(errno));
+}
+
+static uint32_t program_id_of(int fd)
+{
+	struct bpf_prog_info info = {};
+	uint32_t size = sizeof(info);
+
+	return bpf_obj_get_info_by_fd(fd, &info, &size) ? 0 : info.id;
+}
+
+/* Finds our filter on a hook, or a handle for it; *ret_program is 0 where there is none yet. */
+static int filter_place(struct datapath *dp, struct bpf_tc_hook *hook, uint32_t *ret_handle,
+			uint32_t *ret_program)
+{
+	uint32_t free_handle = 0;
+
+	for (uint32_t handle = TC_HANDLE; handle < TC_HANDLE + TC_HANDLES; handle++) {
+		LIBBPF_OPTS(bpf_tc_opts, query, .handle = handle, .priority = TC_PRIORITY);
+		int r = bpf_tc_query(hook, &query);
+
+		if (!r && program_ours(dp, query.prog_id)) {
+			*ret_handle = handle;
+			*ret_program = query.prog_id;
+			return 0;
+		}
+		if (r == -ENODEV)
+			return r;
+		if (r && !free_handle)
+			free_handle = handle;
+	}
+	*ret_handle = free_handle;
+	*ret_program = 0;
+	return free_handle ? 0 : -EBUSY;
+}
+
+static int filter_attach(struct datapath *dp, struct bpf_tc_hook *hook, const char *pin,
+			 struct error *err)
+{
+	_cleanup_(close_fd) int fd = program_open(dp, pin, err);
+	LIBBPF_OPTS(bpf_tc_opts, options, .prog_fd = fd, .priority = TC_PRIORITY);
+	uint32_t handle, program;
+	int r;
+
+	if (fd < 0)
+		return fd;
+	r = filter_place(dp, hook, &handle, &program);
+	if (!r && program != program_id_of(fd)) {
+		options.handle = handle;
+		options.flags = program ? BPF_TC_F_REPLACE : 0;
+		r = bpf_tc_attach(hook, &options);
+	}
+	if (r)
+		return error_set(err, -r, "tc on device %d: %s", hook->ifindex, strerror(-r));
+	return 0;
+}
+
+int tc_attach(struct datapath *dp, uint32_t ifindex, bool egress, bool *ret_qdisc_made,
+	      struct error *err)
+{
+	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = ifindex,
+		    .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
+	bool made;
+	int r;
+
+	log_begin();
+	r = bpf_tc_hook_create(&hook);
+	if (r && r != -EEXIST)
+		return error_set(err, -r, "clsact on device %u: %s", ifindex, strerror(-r));
+	made = !r;
+	hook.attach_point = BPF_TC_INGRESS;
+	r = filter_attach(dp, &hook, "tc_ingress", err);
+	hook.attach_point = BPF_TC_EGRESS;
+	if (!r && egress)
+		r = filter_attach(dp, &hook, "tc_egress", err);
+	if (r) {
+		tc_detach(dp, ifindex, made);
+		return r;
+	}
+	*ret_qdisc_made = made;
+	return 0;
+}
+
+static void filter_detach(struct datapath *dp, struct bpf_tc_hook *hook)
+{
+	LIBBPF_OPTS(bpf_tc_opts, options, .priority = TC_PRIORITY);
+	uint32_t program;
+
+	if (filter_place(dp, hook, &options.handle, &program) || !program)
+		return;
+	bpf_tc_detach(hook, &options);
+}
+
+void tc_detach(struct datapath *dp, uint32_t ifindex, bool qdisc_made)
+{
+	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = ifindex, .attach_point = BPF_TC_INGRESS);
+	bool any;
+
+	log_begin();
+	filter_detach(dp, &hook);
+	hook.attach_point = BPF_TC_EGRESS;
+	filter_detach(dp, &hook);
+	if (!qdisc_made || netlink_filters_any(dp, ifindex, &any) || any)
+		return;
+	hook.attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS;
+	bpf_tc_hook_destroy(&hook);
+}

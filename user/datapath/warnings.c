@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0
+/* What is wrong, slow or soon to be, in one line each with what to do about it. */
+#include <errno.h>
+#include <net/if.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <linux/ethtool.h>
+#include <linux/sockios.h>
+
+#include "datapath/internal.h"
+
+#define FULL_PERCENT 90
+
+struct lines {
+	char **line;
+	size_t n;
+	bool failed;
+};
+
+static void warn(struct lines *lines, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void warn(struct lines *lines, const char *format, ...)
+{
+	char **more = reallocarray(lines->line, lines->n + 1, sizeof(*more));
+	va_list arguments;
+
+	if (!more) {
+		lines->failed = true;
+		return;
+	}
+	lines->line = more;
+	va_start(arguments, format);
+	if (vasprintf(&more[lines->n], format, arguments) < 0)
+		lines->failed = true;
+	else
+		lines->n++;
+	va_end(arguments);
+}
+
+/* The number in a file of /proc; -1: there is none. */
+static long number_in(const char *path)
+{
+	FILE *file = fopen(path, "re");
+	long number = -1;
+
+	if (!file)
+		return -1;
+	if (fscanf(file, "%ld", &number) != 1)
+		number = -1;
+	fclose(file);
+	return number;
+}
+
+static void warn_forwarding(struct datapath *dp, const char *device, struct lines *lines)
+{
+	static const struct {
+		uint8_t family;
+		const char *name;
+	} families[] = { { XLB_IPV4, "ipv4" }, { XLB_IPV6, "ipv6" } };
+
+	for (size_t i = 0; i < 2; i++) {
+		char path[128];
+		struct service *service;
+		size_t cursor = 0;
+
+		while ((service = model_next(dp->model, &cursor)))
+			if (service->vip.family == families[i].family)
+				break;
+		snprintf(path, sizeof(path), "/proc/sys/net/%s/conf/%s/forwarding", families[i].name,
+			 device);
+		if (service && number_in(path) == 0)
+			warn(lines,
+			     "net.%s.conf.%s.forwarding is 0: the kernel does not tell next hops, and packets take the slow way through its neighbour code",
+			     families[i].name, device);
+	}
+}
+
+static bool ethtool_ask(const char *device, void *command)
+{
+	_cleanup_(close_fd) int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct ifreq request = { .ifr_data = command };
+
+	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", device);
+	return fd >= 0 && !ioctl(fd, SIOCETHTOOL, &request);
+}
+
+static void warn_offloads(const char *device, struct lines *lines)
+{
+	struct ethtool_drvinfo driver = { .cmd = ETHTOOL_GDRVINFO };
+	struct ethtool_value flags = { .cmd = ETHTOOL_GFLAGS };
+
+	if (ethtool_ask(device, &flags) && flags.data & ETH_FLAG_LRO)
+		warn(lines, "%s: LRO merges packets before they can be looked at: ethtool -K %s lro off",
+		     device, device);
+	if (ethtool_ask(device, &driver) && !strcmp(driver.driver, "veth"))
+		warn(lines,
+		     "%s: is a veth: its other end must not leave checksums to a device that there is not (ethtool -K PEER tx off)",
+		     device);
+}
+
+static void warn_devices(struct datapath *dp, struct lines *lines)
+{
+	struct device_status *devices;
+	size_t n, attached = 0;
+
+	if (datapath_devices(dp, &devices, &n, NULL)) {
+		lines->failed = true;
+		return;
+	}
+	for (size_t i = 0; i < n; i++) {
+		if (!devices[i].xdp)
+			continue;
+		attached++;
+		if (!devices[i].native)
+			warn(lines, "%s: generic mode, which is several times slower than native",
+			     devices[i].name);
+		warn_forwarding(dp, devices[i].name, lines);
+		warn_offloads(devices[i].name, lines);
+	}
+	if (!attached)
+		warn(lines, "attached to no device: run `lbctl attach DEV`");
+	free(devices);
+}
+
+static void warn_paths(struct datapath *dp, struct lines *lines)
+{
+	const struct backend *example = NULL;
+	char text[ENDPOINT_TEXT_MAX];
+	struct service *service;
+	size_t cursor = 0, n = 0;
+
+	while ((service = model_next(dp->model, &cursor))) {
+		for (size_t i = 0; i < service->n_backends; i++) {
+			if (backend_at(dp, service->backends[i].id)->ifindex)
+				continue;
+			example = &service->backends[i];
+			n++;
+		}
+	}
+	if (example)
+		warn(lines, "no route to %zu backend%s, %s%s", n, n > 1 ? "s" : "",
+		     n > 1 ? "one of them " : "", endpoint_format_backend(&example->endpoint, text));
+}
+
+static void warn_maps(struct datapath *dp, struct lines *lines)
+{
+	struct map_use *uses;
+	size_t n;
+
+	if (datapath_map_use(dp, &uses, &n, NULL)) {
+		lines->failed = true;
+		return;
+	}
+	for (size_t i = 0; i < n; i++)
+		if (uses[i].known && uses[i].used * 100 >= uses[i].size * FULL_PERCENT)
+			warn(lines, "the map %s is %llu %% full (%llu of %llu)", uses[i].name,
+			     (unsigned long long)(uses[i].used * 100 / uses[i].size),
+			     (unsigned long long)uses[i].used, (unsigned long long)uses[i].size);
+	free(uses);
+}
+
+static void warn_ports(struct datapath *dp, struct lines *lines)
+{
+	const struct xlb_config *config = config_of(dp);
+	FILE *file = fopen("/proc/sys/net/ipv4/ip_local_port_range", "re");
+	unsigned int low, high;
+
+	if (!file)
+		return;
+	if (fscanf(file, "%u %u", &low, &high) == 2 && low <= config->port_max &&
+	    high >= config->port_min)
+		warn(lines,
+		     "net.ipv4.ip_local_port_range (%u to %u) overlaps the ports for nat (%u to %u): this node's own connections to a backend may be taken for replies",
+		     low, high, config->port_min, config->port_max);
+	fclose(file);
+}
+
+int datapath_warnings(struct datapath *dp, char ***ret_lines, size_t *ret_n)
+{
+	struct datapath_info info;
+	struct lines lines = {};
+
+	warn_devices(dp, &lines);
+	warn_paths(dp, &lines);
+	warn_maps(dp, &lines);
+	warn_ports(dp, &lines);
+	if (!datapath_info(dp, &info, NULL) && !info.iterator)
+		warn(&lines, "%s/counters is not there: %s", dp->pin_dir, info.iterator_missing);
+	if (lines.failed) {
+		for (size_t i = 0; i < lines.n; i++)
+			free(lines.line[i]);
+		free(lines.line);
+		return -ENOMEM;
+	}
+	*ret_lines = lines.line;
+	*ret_n = lines.n;
+	return 0;
+}
