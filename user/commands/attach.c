@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * attach: all devices or none. What this call attached is detached again if a later device fails,
+ * and what it created is removed again; devices that were attached before are left as they are.
+ */
+#include <errno.h>
+#include <net/if.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "commands/command.h"
+#include "commands/output.h"
+#include "commands/session.h"
+
+enum {
+	OPTION_MAX_SERVICES = OPTION_LONG,
+	OPTION_MAX_BACKENDS,
+	OPTION_MAX_FLOWS,
+	OPTION_NAT_PORTS,
+	OPTION_SEED,
+};
+
+static const struct option_spec options[] = {
+	{ 'm', "mode", "auto|native|generic", "auto (default) falls back to generic, and says so" },
+	{ 'p', "priority", "N",
+	  "where in libxdp's dispatcher to run (default 50; lower is earlier)" },
+	{ OPTION_MAX_SERVICES, "max-services", "N", "of each family (default 4096)" },
+	{ OPTION_MAX_BACKENDS, "max-backends", "N", "of all services (default 16384)" },
+	{ OPTION_MAX_FLOWS, "max-flows", "N", "of IPv4; IPv6 has an eighth (default 1048576)" },
+	{ OPTION_NAT_PORTS, "nat-ports", "MIN-MAX",
+	  "source ports for nat (default: outside of ip_local_port_range)" },
+	{ OPTION_SEED, "seed", "N", "of the rings; nodes that share traffic share it" },
+	{ 0 },
+};
+
+struct attachment {
+	enum attach_mode mode;
+	unsigned int priority;
+	struct datapath_sizes sizes;
+};
+
+static int parse_mode(const char *text, enum attach_mode *ret_mode, struct error *err)
+{
+	if (strcmp(text, "auto") == 0)
+		*ret_mode = ATTACH_AUTO;
+	else if (strcmp(text, "native") == 0)
+		*ret_mode = ATTACH_NATIVE;
+	else if (strcmp(text, "generic") == 0)
+		*ret_mode = ATTACH_GENERIC;
+	else
+		return error_set(err, EINVAL, "%s: not auto, native or generic", text);
+	return 0;
+}
+
+static int parse_ports(const char *text, struct datapath_sizes *sizes, struct error *err)
+{
+	const char *dash = strchr(text, '-');
+	uint64_t min, max;
+	char first[8];
+
+	if (!dash || dash - text >= (ptrdiff_t)sizeof(first))
+		return error_set(err, EINVAL, "%s: not a range of ports like 1024-32767", text);
+	memcpy(first, text, dash - text);
+	first[dash - text] = '\0';
+	if (number_parse(first, 1, UINT16_MAX, &min, err) < 0 ||
+	    number_parse(dash + 1, 1, UINT16_MAX, &max, err) < 0)
+		return -EINVAL;
+	if (min > max)
+		return error_set(err, EINVAL, "%s: begins above its end", text);
+	sizes->port_min = min;
+	sizes->port_max = max;
+	return 0;
+}
+
+static int parse_size(const char *text, uint64_t max, uint32_t *ret_size, struct error *err)
+{
+	uint64_t number;
+
+	if (number_parse(text, 1, max, &number, err) < 0)
+		return -EINVAL;
+	*ret_size = number;
+	return 0;
+}
+
+static int parse_seed(const char *text, struct datapath_sizes *sizes, struct error *err)
+{
+	uint64_t number;
+
+	if (number_parse(text, 0, UINT32_MAX, &number, err) < 0)
+		return -EINVAL;
+	sizes->seed = number;
+	sizes->seed_set = true;
+	return 0;
+}
+
+static int parse_option(int option, const char *value, struct attachment *to, struct error *err)
+{
+	switch (option) {
+	case 'm':
+		return parse_mode(value, &to->mode, err);
+	case 'p':
+		return parse_size(value, INT32_MAX, &to->priority, err);
+	case OPTION_MAX_SERVICES:
+		return parse_size(value, 32768, &to->sizes.services, err);
+	case OPTION_MAX_BACKENDS:
+		return parse_size(value, 1 << 23, &to->sizes.backends, err);
+	case OPTION_MAX_FLOWS:
+		return parse_size(value, 1 << 28, &to->sizes.flows, err);
+	case OPTION_NAT_PORTS:
+		return parse_ports(value, &to->sizes, err);
+	default:
+		return parse_seed(value, &to->sizes, err);
+	}
+}
+
+/* Before anything is made or changed. */
+static int check_devices(char **names)
+{
+	for (; *names; names++)
+		if (!if_nametoindex(*names))
+			return fail("%s: no such device", *names);
+	return STATUS_OK;
+}
+
+static bool is_attached(const struct device_status *devices, size_t n, const char *name)
+{
+	for (size_t i = 0; i < n; i++)
+		if (devices[i].xdp && strcmp(devices[i].name, name) == 0)
+			return true;
+	return false;
+}
+
+/* Undoes the first n, without a word: the error that led here is what the user is to see. */
+static void detach_again(struct datapath *dp, char **names, int n,
+			 const struct device_status *before, size_t n_before)
+{
+	while (n-- > 0)
+		if (!is_attached(before, n_before, names[n]))
+			datapath_detach(dp, names[n], NULL);
+}
+
+static int attach_all(struct datapath *dp, char **names, int n, const struct attachment *how)
+{
+	_cleanup_(free_pointer) struct device_status *before = NULL;
+	size_t n_before = 0;
+	struct error err;
+	char note[256];
+
+	if (datapath_devices(dp, &before, &n_before, &err) < 0)
+		return fail("%s", err.text);
+	for (int i = 0; i < n; i++) {
+		note[0] = '\0';
+		if (datapath_attach(dp, names[i], how->mode, how->priority, note, &err) < 0) {
+			detach_again(dp, names, i, before, n_before);
+			return fail("%s", err.text);
+		}
+		if (note[0])
+			complain("%s", note);
+	}
+	return STATUS_OK;
+}
+
+static int open_or_create(const struct command_line *line, const struct datapath_sizes *sizes,
+			  struct datapath **ret_dp, bool *ret_created)
+{
+	struct datapath *dp = NULL;
+	struct error err;
+	bool created;
+
+	/* What else may be wrong with it, the creation says too. */
+	created = datapath_open(line->pin_dir, &dp, &err) == -ENOENT;
+	datapath_close(dp);
+	if (datapath_create(line->pin_dir, sizes, &dp, &err) < 0)
+		return fail("%s", err.text);
+	*ret_dp = dp;
+	*ret_created = created;
+	return STATUS_OK;
+}
+
+static int run(int argc, char **argv)
+{
+	struct attachment how = { .mode = ATTACH_AUTO, .priority = 50 };
+	_cleanup_(datapath_close_pointer) struct datapath *dp = NULL;
+	struct command_line line;
+	struct error err;
+	int option, status;
+	bool created;
+
+	command_line_start(&line, &verb_attach, argc, argv);
+	while ((option = command_line_next(&line)) > 0)
+		if (parse_option(option, line.value, &how, &err) < 0)
+			return bad_value(&line, &err);
+	if (option < 0)
+		return line.status;
+
+	status = check_devices(line.operands);
+	if (status == STATUS_OK)
+		status = open_or_create(&line, &how.sizes, &dp, &created);
+	if (status != STATUS_OK)
+		return status;
+	if (datapath_lock(dp, session_waiting, &err) < 0)
+		return fail("%s", err.text);
+	status = attach_all(dp, line.operands, line.n_operands, &how);
+	if (status != STATUS_OK && created)
+		datapath_destroy(dp, NULL); /* refuses if another lbctl attached meanwhile */
+	return status;
+}
+
+const struct command verb_attach = {
+	.name = "attach",
+	.operands = "DEV...",
+	.summary = "Take packets to VIPs from these network devices",
+	.details =
+		"All devices or none. Attaching again changes nothing. The first attach makes the\n"
+		"maps, whose sizes are fixed from then on.\n",
+	.options = options,
+	.run = run,
+};
