@@ -139,24 +139,32 @@ static void detach_again(struct datapath *dp, char **names, int n,
 			datapath_detach(dp, names[n], NULL);
 }
 
+/* What the user should know of an attached device. */
+struct note {
+	char text[256];
+};
+
 static int attach_all(struct datapath *dp, char **names, int n, const struct attachment *how)
 {
+	_cleanup_(free_pointer) struct note *notes = calloc(n, sizeof(*notes));
 	_cleanup_(free_pointer) struct device_status *before = NULL;
 	size_t n_before = 0;
 	struct error err;
-	char note[256];
 
+	if (!notes)
+		return fail("out of memory");
 	if (datapath_devices(dp, &before, &n_before, &err) < 0)
 		return fail("%s", err.text);
 	for (int i = 0; i < n; i++) {
-		note[0] = '\0';
-		if (datapath_attach(dp, names[i], how->mode, how->priority, note, &err) < 0) {
-			detach_again(dp, names, i, before, n_before);
-			return fail("%s", err.text);
-		}
-		if (note[0])
-			complain("%s", note);
+		if (!datapath_attach(dp, names[i], how->mode, how->priority, notes[i].text, &err))
+			continue;
+		detach_again(dp, names, i, before, n_before);
+		return fail("%s", err.text);
 	}
+	/* Not before: of what was undone there is nothing to know. */
+	for (int i = 0; i < n; i++)
+		if (*notes[i].text)
+			complain("%s", notes[i].text);
 	return STATUS_OK;
 }
 
@@ -167,8 +175,13 @@ static int open_or_create(const struct command_line *line, const struct datapath
 	struct error err;
 	bool created;
 
-	/* What else may be wrong with it, the creation says too. */
+	/*
+	 * What else may be wrong with it, the creation says too. It also takes the lock for a
+	 * moment, without a word: who has to wait waits here.
+	 */
 	created = datapath_open(line->pin_dir, &dp, &err) == -ENOENT;
+	if (dp)
+		datapath_lock(dp, session_waiting, NULL);
 	datapath_close(dp);
 	if (datapath_create(line->pin_dir, sizes, &dp, &err) < 0)
 		return fail("%s", err.text);

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Two that write at the same time."""
+import fcntl
+import os
+import select
+import time
+
+import pytest
+
+from conftest import PIN_DIR
+
+VIP = "192.0.2.10:80/tcp"
+
+
+@pytest.fixture(name="locked")
+def fixture_locked(world):
+    """A world with a service, whose lock somebody holds until the test closes world.lock."""
+    world.ok("attach", "veth0", "--max-flows", "1024")
+    world.ok("services", "add", VIP)
+    world.lock = os.open(world.root / PIN_DIR.lstrip("/"), os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(world.lock, fcntl.LOCK_EX)
+    yield world
+
+
+@pytest.mark.parametrize("words", [
+    ["services", "set", VIP, "-s", "rr"], ["services", "add", "192.0.2.11:80/tcp"],
+    ["services", "del", VIP], ["backends", "add", VIP, "198.51.100.5"], ["attach", "veth1"],
+    ["attach", "veth0"], ["detach", "veth0"], ["detach", "--all"],
+], ids=" ".join)
+def test_writer_waits_and_says_so(locked, words):
+    before = locked.state()
+    process = locked.start(*words)
+    try:
+        # The line comes while it waits, not at the end.
+        assert select.select([process.stderr], [], [], 30)[0]
+        assert process.stderr.readline() == \
+            f"lbctl: waiting for the lock of {PIN_DIR}, which another lbctl holds\n"
+        time.sleep(0.1)
+        assert process.poll() is None and locked.state() == before
+        os.close(locked.lock)
+        assert process.wait(30) == 0
+        assert all("dispatcher" in line for line in process.stderr.read().splitlines())
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_reader_does_not_wait(locked):
+    assert len(locked.json("services", "list")) == 1
+    assert locked.json("backends", "list") == []
+    assert locked.json("status")["attached"]
+    os.close(locked.lock)
+
+
+def test_many_writers_lose_nothing(world):
+    world.ok("attach", "veth0", "--max-flows", "1024")
+    world.ok("services", "add", VIP)
+    processes = [world.start("backends", "add", VIP, f"198.51.100.{last}") for last in range(1, 21)]
+    for process in processes:
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+    assert len(world.json("backends", "list")) == 20

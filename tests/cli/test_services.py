@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-2.0
+"""services list, show, add, set and del."""
+import re
+
+import pytest
+
+from conftest import own_by
+
+STABLE = ["service", "owner", "name", "forward", "scheduler", "backends", "packets", "bytes", "flows"]
+MORE = ["reply_packets", "reply_bytes", "refused", "refused_bytes", "dropped", "dropped_bytes"]
+VIP = "192.0.2.10:80/tcp"
+
+
+def service(world, vip):
+    return world.json("services", "show", vip)
+
+
+def test_list_json(attached):
+    services = attached.json("services", "list")
+    assert [list(each) for each in services] == [STABLE + MORE] * 3
+    assert [each["service"] for each in services] == \
+        ["192.0.2.10:53/udp", VIP, "[2001:db8::10]:80/tcp"]
+    assert services[1] == {"service": VIP, "owner": "cli", "name": "", "forward": "nat",
+                           "scheduler": "rr", "backends": 2} | dict.fromkeys(
+                               ["packets", "bytes", "flows", *MORE], 0)
+
+
+def test_list_text(attached):
+    header, *rows = attached.ok("services", "list").splitlines()
+    assert header.split() == ["SERVICE", "FORWARD", "SCHEDULER", "BACKENDS", "PACKETS", "BYTES",
+                              "FLOWS", "REFUSED", "DROPPED", "OWNER", "NAME"]
+    assert rows[0].split() == ["192.0.2.10:53/udp", "nat", "maglev", *"000000", "cli", "dns"]
+    # Columns are aligned: text to the left, numbers to the right.
+    assert len({row.index("nat") for row in rows} | {header.index("FORWARD")}) == 1
+    ends = {re.search(r"(maglev|rr) +\d", row).end() for row in rows}
+    assert ends == {header.index("BACKENDS") + len("BACKENDS")}
+
+
+def test_list_of_nothing(world):
+    world.ok("attach", "veth0")
+    assert world.ok("services", "list").split()[0] == "SERVICE"
+    assert len(world.ok("services", "list").splitlines()) == 1
+    assert world.json("services", "list") == []
+
+
+def test_show(attached):
+    shown = service(attached, VIP)
+    members = shown.pop("members")
+    assert shown == attached.json("services", "list")[1]
+    assert members == attached.json("backends", "list", VIP)
+    text = attached.ok("services", "show", "192.0.2.10:53/udp")
+    assert re.search(r"^name +dns$", text, re.M) and re.search(r"^backends +0$", text, re.M)
+
+
+def test_show_of_what_is_not_there(attached):
+    line = attached.fails("services", "show", "192.0.2.10:80/udp")
+    assert line.startswith("192.0.2.10:80/udp: no such service;")
+
+
+def test_address_is_the_same_however_it_is_written(attached):
+    assert service(attached, "[2001:DB8:0:0::10]:80/tcp")["service"] == "[2001:db8::10]:80/tcp"
+
+
+def test_add_and_del(world):
+    world.ok("attach", "veth0")
+    assert world.ok("services", "add", VIP) == ""
+    assert service(world, VIP)["forward"] == "nat"
+    world.ok("services", "add", "192.0.2.10:80/udp", "-f", "dnat", "-s", "rr", "-n", "x")
+    added = service(world, "192.0.2.10:80/udp")
+    assert (added["forward"], added["scheduler"], added["name"]) == ("dnat", "rr", "x")
+    assert world.ok("services", "del", VIP) == ""
+    assert [each["service"] for each in world.json("services", "list")] == ["192.0.2.10:80/udp"]
+
+
+def test_name_of_full_length(world):
+    world.ok("attach", "veth0")
+    world.ok("services", "add", VIP, "--name", "n" * 159)
+    assert service(world, VIP)["name"] == "n" * 159
+
+
+def test_add_what_is_there(attached):
+    for more in ([], ["--force"], ["--scheduler", "maglev"]):
+        line = attached.fails("services", "add", VIP, *more)
+        assert line == f"{VIP}: there is such a service already; 'lbctl services set' changes it"
+
+
+def test_set(world):
+    world.ok("attach", "veth0")
+    world.ok("services", "add", VIP)
+    world.ok("backends", "add", VIP, "198.51.100.5")
+    backends = world.json("backends", "list")
+    world.ok("services", "set", VIP, "--scheduler", "rr")
+    assert service(world, VIP)["scheduler"] == "rr" and service(world, VIP)["forward"] == "nat"
+    world.ok("services", "set", VIP, "--forward", "dnat", "--name", "x")
+    assert service(world, VIP)["scheduler"] == "rr" and service(world, VIP)["forward"] == "dnat"
+    world.ok("services", "set", VIP, "--name", "")
+    assert service(world, VIP)["name"] == "" and service(world, VIP)["owner"] == "cli"
+    assert world.json("backends", "list") == backends
+
+
+@pytest.mark.parametrize("words", [["set", "192.0.2.99:80/tcp", "-s", "rr"],
+                                   ["del", "192.0.2.99:80/tcp"], ["show", "192.0.2.99:80/tcp"]])
+def test_what_is_not_there(attached, words):
+    assert attached.fails("services", *words).startswith("192.0.2.99:80/tcp: no such service;")
+
+
+@pytest.mark.parametrize("owner, name", [(1, "file"), (2, "kubernetes")])
+def test_of_another_owner(world, owner, name):
+    world.ok("attach", "veth0")
+    world.ok("services", "add", VIP, "--name", "default/hello:http")
+    world.ok("backends", "add", VIP, "198.51.100.5")
+    own_by(world, VIP, owner)
+    assert service(world, VIP)["owner"] == name
+    for words in (["services", "set", VIP, "-s", "rr"], ["services", "del", VIP],
+                  ["backends", "add", VIP, "198.51.100.6"], ["backends", "del", VIP, "198.51.100.5"],
+                  ["backends", "set", VIP, "198.51.100.5", "-w", "2"],
+                  ["backends", "drain", VIP, "198.51.100.5"]):
+        line = world.fails(*words)
+        assert line.startswith(f"{VIP}: belongs to {name} as default/hello:http,")
+        assert "--force" in line
+    line = world.fails("services", "add", VIP)
+    assert line.endswith(f"already, which belongs to {name}; --force takes it over")
+
+    world.ok("services", "set", VIP, "-s", "rr", "--force")
+    world.ok("backends", "set", VIP, "198.51.100.5", "-w", "2", "--force")
+    world.ok("backends", "drain", VIP, "198.51.100.5", "--force")
+    world.ok("backends", "add", VIP, "198.51.100.6", "--force")
+    world.ok("backends", "del", VIP, "198.51.100.6", "--force")
+    assert service(world, VIP)["owner"] == name and service(world, VIP)["scheduler"] == "rr"
+    assert world.backend(VIP, "198.51.100.5")["weight"] == 2
+
+    world.ok("services", "add", VIP, "--force")
+    taken = service(world, VIP)
+    assert (taken["owner"], taken["scheduler"], taken["backends"]) == ("cli", "rr", 1)
+    own_by(world, VIP, owner)
+    world.ok("services", "del", VIP, "--force")
+    assert world.json("services", "list") == []
+
+
+def test_more_than_there_is_room_for(world):
+    world.ok("attach", "veth0", "--max-services", "4", "--max-flows", "1024")
+    for last in range(1, 100):
+        result = world.lbctl("services", "add", f"192.0.2.{last}:80/tcp")
+        if result.status:
+            break
+    assert last > 4
+    assert result.status == 1 and "services" in result.line and "--max-services" in result.line
+    there = world.json("services", "list")
+    assert len(there) == last - 1
+    world.fails("services", "add", "192.0.2.200:80/tcp")
+    world.ok("services", "del", there[0]["service"])
+    world.ok("services", "add", "192.0.2.200:80/tcp")

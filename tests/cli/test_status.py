@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0
+"""status, and what of output depends on the terminal."""
+import os
+import pty
+import re
+import subprocess
+
+from conftest import LBCTL, PIN_DIR, ROOT
+
+
+def test_status_json(attached):
+    status = attached.json("status")
+    assert list(status) == ["version", "abi", "attached", "pin_dir", "program", "counters",
+                            "nat_ports", "seed", "services", "backends", "devices", "maps", "drops",
+                            "warnings"]
+    assert status["version"] == (ROOT / "VERSION").read_text(encoding="ascii").strip()
+    assert status["attached"] is True and status["pin_dir"] == PIN_DIR
+    assert (status["services"], status["backends"]) == (3, 3)
+    device = next(each for each in status["devices"] if each["device"] == "veth0")
+    assert device["mode"] == "native" and device["how"] in ("direct", "dispatcher")
+    shown = attached.run("bpftool", "prog", "show", "id", str(device["program"]))
+    assert " xdp " in shown.splitlines()[0]
+    assert set(status["drops"].values()) == {0} and len(status["drops"]) == 8
+    by_name = {each["map"]: each for each in status["maps"]}
+    assert by_name["services"]["used"] == 2 and by_name["services6"]["used"] == 1
+    assert by_name["backends"]["used"] == 3
+    assert all(each["used"] <= each["size"] for each in by_name.values() if each["used"] is not None)
+
+
+def test_status_text(attached):
+    text = attached.ok("status")
+    assert re.search(rf"^pins +{PIN_DIR}$", text, re.M)
+    assert re.search(r"^services +3, with 3 backends$", text, re.M)
+    assert re.search(r"^veth0 +native +(direct|dispatcher) +\d+$", text, re.M)
+    assert re.search(r"^services +2 +\d+ +\d+\.\d%$", text, re.M)
+    assert "DROPPED" not in text
+    if attached.json("status")["counters"]:
+        assert attached.json("status")["counters"] == f"{PIN_DIR}/counters"
+        assert "counters" in attached.pins()
+
+
+def test_warnings(attached):
+    """Whatever --help of the kernel is missing here, text and JSON say the same."""
+    text, status = attached.ok("status"), attached.json("status")
+    assert re.findall(r"^warning: (.*)$", text, re.M) == status["warnings"]
+
+
+def test_nothing_attached(world):
+    result = world.lbctl("status")
+    assert (result.status, result.err) == (0, "") and "nothing is attached" in result.out
+    status = world.json("status")
+    assert status["attached"] is False and status["devices"] == []
+
+
+def on_terminal(world, *arguments, **environment):
+    """What lbctl writes to a terminal."""
+    leader, follower = pty.openpty()
+    with subprocess.Popen([*world.enter, LBCTL, *arguments], stdout=follower, close_fds=True,
+                          env={**os.environ, "TERM": "xterm", **environment}) as process:
+        os.close(follower)
+        out = b""
+        while True:
+            try:
+                data = os.read(leader, 65536)
+            except OSError:		# EIO: lbctl closed it
+                break
+            if not data:
+                break
+            out += data
+    os.close(leader)
+    assert process.returncode == 0
+    return out.decode().replace("\r\n", "\n")
+
+
+def test_colour_on_a_terminal_only(attached):
+    plain = attached.ok("backends", "list")
+    assert "\033" not in plain
+    coloured = on_terminal(attached, "backends", "list", NO_COLOR="")
+    assert "\033[32mactive\033[0m" in coloured
+    assert re.sub(r"\033\[\d*m", "", coloured) == plain
+    assert on_terminal(attached, "backends", "list", NO_COLOR="1") == plain
+    assert on_terminal(attached, "backends", "list", TERM="dumb", NO_COLOR="") == plain
+    assert "\033" not in on_terminal(attached, "backends", "list", "-o", "json", NO_COLOR="")
