@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from conftest import PIN_DIR
+from cli_world import PIN_DIR
 
 PASS = """
 __attribute__((section("xdp"), used)) int a_stranger(void *context)

@@ -138,7 +138,7 @@ def test_more_than_there_is_room_for(world):
         result = world.lbctl("backends", "add", VIP, f"198.51.100.{last}")
         if result.status:
             break
-    assert result.status == 1 and "backends" in result.line and "--max-backends" in result.line
+    assert result.status == 1 and " --max-backends" in result.line
     assert last > 3
     there = world.json("backends", "list")
     assert len(there) == last - 1

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from conftest import LBCTL, ROOT
+from cli_world import LBCTL, ROOT
 
 COMPLETION = ROOT / "scripts/completion"
 BASH = """

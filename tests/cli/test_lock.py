@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from conftest import PIN_DIR
+from cli_world import PIN_DIR
 
 VIP = "192.0.2.10:80/tcp"
 

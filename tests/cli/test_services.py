@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from conftest import own_by
+from cli_world import own_by
 
 STABLE = ["service", "owner", "name", "forward", "scheduler", "backends", "packets", "bytes", "flows"]
 MORE = ["reply_packets", "reply_bytes", "refused", "refused_bytes", "dropped", "dropped_bytes"]
@@ -144,7 +144,7 @@ def test_more_than_there_is_room_for(world):
         if result.status:
             break
     assert last > 4
-    assert result.status == 1 and "services" in result.line and "--max-services" in result.line
+    assert result.status == 1 and "services" in result.line and " --max-services" in result.line
     there = world.json("services", "list")
     assert len(there) == last - 1
     world.fails("services", "add", "192.0.2.200:80/tcp")

@@ -5,7 +5,7 @@ import pty
 import re
 import subprocess
 
-from conftest import LBCTL, PIN_DIR, ROOT
+from cli_world import LBCTL, PIN_DIR, ROOT
 
 
 def test_status_json(attached):

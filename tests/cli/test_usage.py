@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from conftest import LBCTL, ROOT, run_lbctl, usage_error
+from cli_world import LBCTL, ROOT, run_lbctl, usage_error
 
 COMMANDS = [
     "attach", "detach", "status",

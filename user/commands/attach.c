@@ -173,7 +173,7 @@ static int open_or_create(const struct command_line *line, const struct datapath
 {
 	struct datapath *dp = NULL;
 	struct error err;
-	bool created;
+	bool created = false;
 
 	/*
 	 * What else may be wrong with it, the creation says too. It also takes the lock for a
@@ -197,7 +197,7 @@ static int run(int argc, char **argv)
 	struct command_line line;
 	struct error err;
 	int option, status;
-	bool created;
+	bool created = false;
 
 	command_line_start(&line, &verb_attach, argc, argv);
 	while ((option = command_line_next(&line)) > 0)

@@ -141,7 +141,7 @@ static int run_add(int argc, char **argv)
 static int run_set(int argc, char **argv)
 {
 	_cleanup_(change_end) struct change change;
-	struct backend *backend;
+	struct backend *backend = NULL;
 	int status;
 
 	if (!change_parse(&change, &verb_backends_set, argc, argv))
@@ -163,7 +163,7 @@ static int run_set(int argc, char **argv)
 static int run_drain(int argc, char **argv)
 {
 	_cleanup_(change_end) struct change change;
-	struct backend *backend;
+	struct backend *backend = NULL;
 	int status;
 
 	if (!change_parse(&change, &verb_backends_drain, argc, argv))
@@ -180,7 +180,7 @@ static int run_drain(int argc, char **argv)
 static int run_del(int argc, char **argv)
 {
 	_cleanup_(change_end) struct change change;
-	struct backend *backend;
+	struct backend *backend = NULL;
 	int status;
 
 	if (!change_parse(&change, &verb_backends_del, argc, argv))

@@ -10,7 +10,7 @@
 
 static int list_one(struct datapath *dp, const struct endpoint *vip, bool json)
 {
-	const struct service *service;
+	const struct service *service = NULL;
 	int status;
 
 	status = session_find_service(dp, vip, &service);
@@ -71,9 +71,9 @@ static int run_show(int argc, char **argv)
 {
 	_cleanup_(datapath_close_pointer) struct datapath *dp = NULL;
 	struct endpoint vip, address;
-	const struct service *service;
+	const struct service *service = NULL;
 	struct command_line line;
-	struct backend *backend;
+	struct backend *backend = NULL;
 	int status;
 
 	command_line_start(&line, &verb_backends_show, argc, argv);

@@ -81,7 +81,7 @@ static int run(int argc, char **argv)
 	struct command_line line;
 	struct error err;
 	int option, status;
-	size_t left;
+	size_t left = 0;
 
 	command_line_start(&line, &verb_detach, argc, argv);
 	while ((option = command_line_next(&line)) > 0) {

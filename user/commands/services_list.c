@@ -127,7 +127,7 @@ static int show_text(struct datapath *dp, const struct service *service,
 static int run_show(int argc, char **argv)
 {
 	_cleanup_(datapath_close_pointer) struct datapath *dp = NULL;
-	const struct service *service;
+	const struct service *service = NULL;
 	struct command_line line;
 	struct counters counters;
 	struct endpoint vip;

@@ -30,7 +30,7 @@ int session_open(const struct command_line *line, struct datapath **ret_dp)
 
 int session_open_locked(const struct command_line *line, struct datapath **ret_dp)
 {
-	struct datapath *dp;
+	struct datapath *dp = NULL;
 	struct error err;
 	int status;
 
@@ -107,7 +107,7 @@ int session_find_backend(const struct service *service, const struct endpoint *a
 int session_copy_service(struct datapath *dp, const struct endpoint *vip, bool force,
 			 struct service **ret_service)
 {
-	const struct service *service;
+	const struct service *service = NULL;
 	char text[ENDPOINT_TEXT_MAX];
 	struct service *copy;
 	int status;

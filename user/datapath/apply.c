@@ -100,7 +100,7 @@ static int plan_take_ids(struct datapath *dp, struct plan *plan, struct error *e
 		return r;
 	if (wanted > dp->ids.n)
 		return error_set(err, ENOSPC,
-				 "the map backends is full (%u); `lbctl detach --all`, then attach with a larger --backends",
+				 "the map backends is full (%u); `lbctl detach --all`, then attach with a larger --max-backends",
 				 config_of(dp)->backends - 1);
 	for (size_t i = 0; i < plan->after->n_backends; i++)
 		if (plan->fresh[i])
@@ -175,7 +175,7 @@ static int ring_take_room(struct datapath *dp, uint32_t slots, uint32_t *ret_off
 	}
 	if (r == -ENOSPC)
 		return error_set(err, ENOSPC,
-				 "the map rings has no room for %u slots; `lbctl detach --all`, then attach with a larger --backends (now %u)",
+				 "the map rings has no room for %u slots; `lbctl detach --all`, then attach with a larger --max-backends (now %u)",
 				 slots, config_of(dp)->backends);
 	if (r)
 		return error_set(err, -r, "out of memory");

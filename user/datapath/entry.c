@@ -14,7 +14,7 @@ static int update_failed(struct datapath *dp, enum map_id id, int error, struct 
 {
 	if (error == E2BIG || error == ENOSPC)
 		return error_set(err, ENOSPC,
-				 "the map %s is full; `lbctl detach --all`, then attach with a larger --%s",
+				 "the map %s is full; `lbctl detach --all`, then attach with a larger --max-%s",
 				 map_name(id), id == MAP_BACKEND_STATS ? "backends" : "services");
 	return error_set(err, error, "%s/%s: %s", dp->pin_dir, map_name(id), strerror(error));
 }

@@ -104,7 +104,7 @@ int slot_choose(const struct datapath *dp, const struct endpoint *vip, uint32_t 
 		}
 	}
 	return error_set(err, ENOSPC,
-			 "the map %s has no room for this service; `lbctl detach --all`, then attach with a larger --services (now %u)",
+			 "the map %s has no room for this service; `lbctl detach --all`, then attach with a larger --max-services (now %u)",
 			 map_name(vip->family == XLB_IPV6 ? MAP_SERVICES6 : MAP_SERVICES),
 			 config_of(dp)->services / 2);
 }
