@@ -98,6 +98,7 @@ WRONG = [
     ("size too large", ["attach", "--max-services", "40000", "lo"], "40000: not a number from 1"),
     ("backends", ["attach", "--max-backends", "99999999", "lo"], "--max-backends 99999999: not"),
     ("flows", ["attach", "--max-flows", "1e6", "lo"], "--max-flows 1e6: not a number"),
+    ("few flows", ["attach", "--max-flows", "1023", "lo"], "1023: not a number from 1024 to"),
     ("flows beyond 64 bits", ["attach", "--max-flows", "9" * 30, "lo"], "9" * 30 + ": not a num"),
     ("ports are no range", ["attach", "--nat-ports", "1024", "lo"], "1024: not a range of ports"),
     ("first port", ["attach", "--nat-ports", "x-9", "lo"], "--nat-ports x: not a number from 1"),

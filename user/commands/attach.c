@@ -72,11 +72,12 @@ static int parse_ports(const char *text, struct datapath_sizes *sizes, struct er
 	return 0;
 }
 
-static int parse_size(const char *text, uint64_t max, uint32_t *ret_size, struct error *err)
+static int parse_size(const char *text, uint64_t min, uint64_t max, uint32_t *ret_size,
+		      struct error *err)
 {
 	uint64_t number;
 
-	if (number_parse(text, 1, max, &number, err) < 0)
+	if (number_parse(text, min, max, &number, err) < 0)
 		return -EINVAL;
 	*ret_size = number;
 	return 0;
@@ -99,13 +100,13 @@ static int parse_option(int option, const char *value, struct attachment *to, st
 	case 'm':
 		return parse_mode(value, &to->mode, err);
 	case 'p':
-		return parse_size(value, INT32_MAX, &to->priority, err);
+		return parse_size(value, 1, INT32_MAX, &to->priority, err);
 	case OPTION_MAX_SERVICES:
-		return parse_size(value, 32768, &to->sizes.services, err);
+		return parse_size(value, 1, 32768, &to->sizes.services, err);
 	case OPTION_MAX_BACKENDS:
-		return parse_size(value, 1 << 23, &to->sizes.backends, err);
+		return parse_size(value, 1, 1 << 22, &to->sizes.backends, err);
 	case OPTION_MAX_FLOWS:
-		return parse_size(value, 1 << 28, &to->sizes.flows, err);
+		return parse_size(value, 1024, 1 << 26, &to->sizes.flows, err);
 	case OPTION_NAT_PORTS:
 		return parse_ports(value, &to->sizes, err);
 	default:

@@ -13,6 +13,7 @@
 #define BACKENDS_DEFAULT 16384
 #define BACKENDS_MAX (1u << 22)
 #define RING_SLOTS_EACH 128		/* a ring has 100 to 150 slots for each backend */
+#define RING_SLOTS_LEAST 65536		/* a service's old and new ring are both there while it changes */
 #define FLOWS_DEFAULT 1048576
 #define FLOWS_MIN 1024
 #define FLOWS_MAX (1u << 26)
@@ -113,6 +114,13 @@ static int ports_choose(const struct datapath_sizes *sizes, struct xlb_config *c
 	return 0;
 }
 
+static uint32_t ring_slots_default(uint32_t backends)
+{
+	uint32_t slots = backends * RING_SLOTS_EACH;
+
+	return slots > RING_SLOTS_LEAST ? slots : RING_SLOTS_LEAST;
+}
+
 static int sizes_choose(const struct datapath_sizes *sizes, struct xlb_config *config,
 			struct error *err)
 {
@@ -134,7 +142,7 @@ static int sizes_choose(const struct datapath_sizes *sizes, struct xlb_config *c
 	config->services = power_of_two(2ull * services);
 	/* One more, because id 0 is never used. */
 	config->backends = power_of_two(backends);
-	r = size_choose("ring slots", sizes->ring_slots, config->backends * RING_SLOTS_EACH,
+	r = size_choose("ring slots", sizes->ring_slots, ring_slots_default(config->backends),
 			XLB_RING_LINE, 1u << 30, &slots, err);
 	if (r)
 		return r;
