@@ -3,12 +3,37 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include <bpf/bpf.h>
 
 #include <xlb/hash.h>
 
 #include "datapath/internal.h"
+
+#define WAIT_FIRST_NS (50 * 1000)
+#define WAIT_MOST_NS (20 * 1000 * 1000)
+#define WAITS 50	/* a second in all */
+
+/*
+ * Elements are made when they are needed, and the kernel keeps few in stock: who asks for thousands in a row is told ENOMEM until it has made more, which takes it a
+ * moment (bpf_mem_alloc, and behind it the per-CPU allocator's worker).
+ */
+static int element_make(int fd, uint32_t key, const void *value)
+{
+	struct timespec wait = { .tv_nsec = WAIT_FIRST_NS };
+
+	for (int i = 0; i < WAITS; i++) {
+		if (!bpf_map_update_elem(fd, &key, value, BPF_ANY))
+			return 0;
+		if (errno != ENOMEM)
+			return -errno;
+		nanosleep(&wait, NULL);
+		if (wait.tv_nsec < WAIT_MOST_NS)
+			wait.tv_nsec *= 2;
+	}
+	return -ENOMEM;
+}
 
 static int update_failed(struct datapath *dp, enum map_id id, int error, struct error *err)
 {
@@ -23,6 +48,7 @@ int backend_stats_make(struct datapath *dp, uint32_t id, struct error *err)
 {
 	_cleanup_(free_pointer) char *values = map_values_new(dp, MAP_BACKEND_STATS);
 	const struct xlb_backend *backend = backend_at(dp, id);
+	int r;
 
 	if (!values)
 		return error_set(err, ENOMEM, "out of memory");
@@ -36,9 +62,8 @@ int backend_stats_make(struct datapath *dp, uint32_t id, struct error *err)
 		stats->protocol = backend->protocol;
 		stats->family = backend->family;
 	}
-	if (bpf_map_update_elem(dp->maps[MAP_BACKEND_STATS].fd, &id, values, BPF_ANY))
-		return update_failed(dp, MAP_BACKEND_STATS, errno, err);
-	return 0;
+	r = element_make(dp->maps[MAP_BACKEND_STATS].fd, id, values);
+	return r ? update_failed(dp, MAP_BACKEND_STATS, -r, err) : 0;
 }
 
 void backend_stats_delete(struct datapath *dp, uint32_t id)
@@ -82,11 +107,11 @@ int service_info_write(struct datapath *dp, const struct service *service, uint3
 {
 	uint32_t key = service_key(dp, service->vip.family, id);
 	struct xlb_service_info info = { .owner = service->owner };
+	int r;
 
 	memcpy(info.name, service->name, strnlen(service->name, sizeof(info.name) - 1));
-	if (bpf_map_update_elem(dp->maps[MAP_SERVICE_INFO].fd, &key, &info, BPF_ANY))
-		return update_failed(dp, MAP_SERVICE_INFO, errno, err);
-	return 0;
+	r = element_make(dp->maps[MAP_SERVICE_INFO].fd, key, &info);
+	return r ? update_failed(dp, MAP_SERVICE_INFO, -r, err) : 0;
 }
 
 void service_info_delete(struct datapath *dp, uint8_t family, uint32_t id)
