@@ -2,14 +2,17 @@
 /*
  * Making one service be as it should be.
  *
- * In four steps, so that a packet sees the old set or the new one, and a crash leaves what the next writer can finish (repair.c):
+ * In four steps, so that a packet sees the old set or the new one, and a crash leaves what the next
+ * writer can finish (repair.c):
  *
- *  plan     compares, and takes ids, ring room and a slot; nothing that can be seen has changed, and whatever fails is given back
+ *  plan     compares, and takes ids, ring room and a slot; nothing that can be seen has changed,
+ *           and what was taken is given back if something fails
  *  prepare  writes new backends and the new ring where nobody looks yet
  *  switch   one 8-byte store: the new ring; for a new service, one more: its VIP
  *  finish   states of those that take no new flows, counters of those that went
  *
- * Generations (of the service, and of the configuration) are odd from before the first write until after the last.
+ * Generations (of the service, and of the configuration) are odd from before the first write until
+ * after the last.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -21,15 +24,15 @@
 #include "model/ring.h"
 
 struct plan {
-	struct service *before;		/* in the model; NULL: a new service */
-	struct service *after;		/* our own copy, whose ids are filled in */
-	struct path *paths;		/* of each backend of `after`: where it is to be written, else zero */
-	bool *fresh;			/* which are new */
-	size_t watched;			/* backends whose devices were told */
+	struct service *before; /* in the model; NULL: a new service */
+	struct service *after;	/* our own copy, whose ids are filled in */
+	struct path *paths; /* of each backend of `after`: where it is to be written, else zero */
+	bool *fresh;	    /* which are new */
+	size_t watched;	    /* backends whose devices were told */
 	uint32_t id;
 	struct slot slot;
 	union xlb_service_target target;
-	uint32_t *ring;			/* NULL: it stays as it is */
+	uint32_t *ring; /* NULL: it stays as it is */
 };
 
 void write_begin(struct datapath *dp)
@@ -99,9 +102,10 @@ static int plan_take_ids(struct datapath *dp, struct plan *plan, struct error *e
 	if (r)
 		return r;
 	if (wanted > dp->ids.n)
-		return error_set(err, ENOSPC,
-				 "the map backends is full (%u); `lbctl detach --all`, then attach with a larger --max-backends",
-				 config_of(dp)->backends - 1);
+		return error_set(
+			err, ENOSPC,
+			"the map backends is full (%u); `lbctl detach --all`, then attach with a larger --max-backends",
+			config_of(dp)->backends - 1);
 	for (size_t i = 0; i < plan->after->n_backends; i++)
 		if (plan->fresh[i])
 			plan->after->backends[i].id = id_pool_take(&dp->ids);
@@ -119,8 +123,9 @@ static int plan_match(struct plan *plan, struct error *err)
 		return error_set(err, ENOMEM, "out of memory");
 	for (size_t i = 0; i < n; i++) {
 		struct backend *backend = &plan->after->backends[i];
-		struct backend *known = plan->before ? service_find_backend(plan->before, &backend->endpoint) :
-						       NULL;
+		struct backend *known =
+			plan->before ? service_find_backend(plan->before, &backend->endpoint) :
+				       NULL;
 
 		plan->fresh[i] = !known;
 		backend->id = known ? known->id : 0;
@@ -174,9 +179,10 @@ static int ring_take_room(struct datapath *dp, uint32_t slots, uint32_t *ret_off
 			r = extent_pool_take(&dp->ring_lines, lines, &line);
 	}
 	if (r == -ENOSPC)
-		return error_set(err, ENOSPC,
-				 "the map rings has no room for %u slots; `lbctl detach --all`, then attach with a larger --max-backends (now %u)",
-				 slots, config_of(dp)->backends);
+		return error_set(
+			err, ENOSPC,
+			"the map rings has no room for %u slots; `lbctl detach --all`, then attach with a larger --max-backends (now %u)",
+			slots, config_of(dp)->backends);
 	if (r)
 		return error_set(err, -r, "out of memory");
 	*ret_offset = line * XLB_RING_LINE;

@@ -2,8 +2,9 @@
 /*
  * Our XDP program on devices.
  *
- * Through libxdp's dispatcher where the kernel allows that, so that other programs can stay; else PIN_DIR/xdp itself, alone. Never in place of a program that is not ours.
- * tc comes before XDP and goes after it: the XDP program leaves notes that tc has to read.
+ * Through libxdp's dispatcher where the kernel allows that, so that other programs can stay; else
+ * PIN_DIR/xdp itself, alone. Never in place of a program that is not ours. tc comes before XDP and
+ * goes after it: the XDP program leaves notes that tc has to read.
  */
 #include <errno.h>
 #include <net/if.h>
@@ -51,7 +52,8 @@ static enum xdp_attach_mode libxdp_mode(bool native)
 /* ---- looking ---- */
 
 /* Our program among a dispatcher's; NULL: it is not there. It belongs to multiprog. */
-static struct xdp_program *multiprog_find(const struct datapath *dp, struct xdp_multiprog *multiprog)
+static struct xdp_program *multiprog_find(const struct datapath *dp,
+					  struct xdp_multiprog *multiprog)
 {
 	struct xdp_program *program = NULL;
 
@@ -112,9 +114,12 @@ int xdp_look(struct datapath *dp, uint32_t ifindex, struct xdp_state *ret_state)
 
 /* ---- attaching ---- */
 
-/* Through libxdp. Where the kernel refuses its dispatcher, libxdp attaches the program alone, and says nothing of it. */
-static int attach_dispatcher(struct datapath *dp, uint32_t ifindex, bool native, unsigned int priority,
-			     struct error *err)
+/*
+ * Through libxdp. Where the kernel refuses its dispatcher, libxdp attaches the program alone, and
+ * says nothing of it.
+ */
+static int attach_dispatcher(struct datapath *dp, uint32_t ifindex, bool native,
+			     unsigned int priority, struct error *err)
 {
 	_cleanup_(object_close) struct bpf_object *object = NULL;
 	_cleanup_(program_close) struct xdp_program *program = NULL;
@@ -143,7 +148,8 @@ static int attach_pinned(struct datapath *dp, uint32_t ifindex, bool native, uin
 	if (fd < 0)
 		return fd;
 	if (!copy)
-		return bpf_xdp_attach(ifindex, fd, flags_of(native) | XDP_FLAGS_UPDATE_IF_NOEXIST, NULL);
+		return bpf_xdp_attach(ifindex, fd, flags_of(native) | XDP_FLAGS_UPDATE_IF_NOEXIST,
+				      NULL);
 	return bpf_xdp_attach(ifindex, fd, flags_of(native) | XDP_FLAGS_REPLACE, &options);
 }
 
@@ -208,9 +214,10 @@ static int attach_xdp(struct datapath *dp, uint32_t ifindex, const char *device,
 
 static int in_the_way(const char *device, const struct xdp_state *state, struct error *err)
 {
-	return error_set(err, EBUSY,
-			 "%s: another XDP program is attached (id %u, %s); detach it, or load it through libxdp's dispatcher (xdp-loader load %s ...), which lets several programs share a device",
-			 device, state->program_id, *state->name ? state->name : "without a name", device);
+	return error_set(
+		err, EBUSY,
+		"%s: another XDP program is attached (id %u, %s); detach it, or load it through libxdp's dispatcher (xdp-loader load %s ...), which lets several programs share a device",
+		device, state->program_id, *state->name ? state->name : "without a name", device);
 }
 
 /* What is attached already, and need not be again; else a reason not to. */
@@ -219,10 +226,11 @@ static int attach_check(const char *device, const struct xdp_state *state, enum 
 {
 	if (state->owner == XDP_FOREIGN)
 		return in_the_way(device, state, err);
-	if (state->owner != XDP_OURS || mode == ATTACH_AUTO || state->native == (mode == ATTACH_NATIVE))
+	if (state->owner != XDP_OURS || mode == ATTACH_AUTO ||
+	    state->native == (mode == ATTACH_NATIVE))
 		return 0;
-	return error_set(err, EEXIST, "%s: attached already, in %s mode; `lbctl detach %s` first", device,
-			 state->native ? "native" : "generic", device);
+	return error_set(err, EEXIST, "%s: attached already, in %s mode; `lbctl detach %s` first",
+			 device, state->native ? "native" : "generic", device);
 }
 
 static int device_index(const char *device, uint32_t *ret_ifindex, struct error *err)
@@ -232,8 +240,10 @@ static int device_index(const char *device, uint32_t *ret_ifindex, struct error 
 	if (!ifindex)
 		return error_set(err, ENODEV, "%s: no such device", device);
 	if (ifindex == LOOPBACK)
-		return error_set(err, EINVAL, "%s: no packet from outside comes in there; attach to a real device",
-				 device);
+		return error_set(
+			err, EINVAL,
+			"%s: no packet from outside comes in there; attach to a real device",
+			device);
 	*ret_ifindex = ifindex;
 	return 0;
 }
@@ -285,8 +295,10 @@ static int attach_all(struct datapath *dp, uint32_t ifindex, const char *device,
 	if (!r && !xdp_look(dp, ifindex, &state))
 		r = attach_record(dp, ifindex, state.native, err);
 	if (!r && !*note && !state.dispatcher)
-		snprintf(note, NOTE_BYTES, "%s: this kernel does not take libxdp's dispatcher; attached alone, other XDP programs cannot share the device",
-			 device);
+		snprintf(
+			note, NOTE_BYTES,
+			"%s: this kernel does not take libxdp's dispatcher; attached alone, other XDP programs cannot share the device",
+			device);
 	return r;
 }
 
@@ -325,7 +337,8 @@ static int detach_xdp(struct datapath *dp, uint32_t ifindex, const struct xdp_st
 	if (!state->dispatcher) {
 		old = bpf_prog_get_fd_by_id(state->program_id);
 		options.old_prog_fd = old;
-		return bpf_xdp_detach(ifindex, flags_of(state->native) | XDP_FLAGS_REPLACE, &options);
+		return bpf_xdp_detach(ifindex, flags_of(state->native) | XDP_FLAGS_REPLACE,
+				      &options);
 	}
 	multiprog = xdp_multiprog__get_from_ifindex(ifindex);
 	if (libxdp_get_error(multiprog))

@@ -9,30 +9,25 @@
 #include "datapath/internal.h"
 
 #define SERVICES_DEFAULT 4096
-#define SERVICES_MAX 32768		/* ids are 16 bits, and the table is never more than half full */
+#define SERVICES_MAX 32768 /* ids are 16 bits, and the table is never more than half full */
 #define BACKENDS_DEFAULT 16384
 #define BACKENDS_MAX (1u << 22)
-#define RING_SLOTS_EACH 128		/* a ring has 100 to 150 slots for each backend */
-#define RING_SLOTS_LEAST 65536		/* a service's old and new ring are both there while it changes */
+#define RING_SLOTS_EACH 128    /* a ring has 100 to 150 slots for each backend */
+#define RING_SLOTS_LEAST 65536 /* a service's old and new ring are both there while it changes */
 #define FLOWS_DEFAULT 1048576
 #define FLOWS_MIN 1024
 #define FLOWS_MAX (1u << 26)
 #define FLOWS6_PART 8
 #define NEIGHBOURS 4096
 #define PORT_LEAST 1024
-#define PORTS_MIN 1024			/* fewer are hardly worth it */
-#define SEED_DEFAULT 0x786c6231		/* "xlb1" */
+#define PORTS_MIN 1024		/* fewer are hardly worth it */
+#define SEED_DEFAULT 0x786c6231 /* "xlb1" */
 
 /* RFC 5382 REQ-5 for TCP, RFC 4787 REQ-5 for UDP. */
 static const uint32_t timeout_seconds[XLB_FLOW_STATES] = {
-	[XLB_FLOW_CLAIMED] = 2,
-	[XLB_FLOW_SYN] = 60,
-	[XLB_FLOW_ESTABLISHED] = 7440,
-	[XLB_FLOW_FIN_CLIENT] = 240,
-	[XLB_FLOW_FIN_BACKEND] = 240,
-	[XLB_FLOW_CLOSED] = 60,
-	[XLB_FLOW_ONEWAY] = 30,
-	[XLB_FLOW_STREAM] = 300,
+	[XLB_FLOW_CLAIMED] = 2,	     [XLB_FLOW_SYN] = 60,	   [XLB_FLOW_ESTABLISHED] = 7440,
+	[XLB_FLOW_FIN_CLIENT] = 240, [XLB_FLOW_FIN_BACKEND] = 240, [XLB_FLOW_CLOSED] = 60,
+	[XLB_FLOW_ONEWAY] = 30,	     [XLB_FLOW_STREAM] = 300,
 };
 
 static uint32_t power_of_two(uint64_t least)
@@ -50,8 +45,8 @@ static int size_choose(const char *what, uint32_t wanted, uint32_t otherwise, ui
 	if (!wanted)
 		wanted = otherwise;
 	if (wanted < least || wanted > most)
-		return error_set(err, ERANGE, "%s: %u is out of range (%u..%u)", what, wanted, least,
-				 most);
+		return error_set(err, ERANGE, "%s: %u is out of range (%u..%u)", what, wanted,
+				 least, most);
 	*ret_size = wanted;
 	return 0;
 }
@@ -86,7 +81,10 @@ static int local_ports_read(uint32_t *ret_low, uint32_t *ret_high)
 	return n == 2 ? 0 : -EIO;
 }
 
-/* The ports that the node's own connections do not use: below their range or above, whichever is more. */
+/*
+ * The ports that the node's own connections do not use: below their range or above, whichever is
+ * more.
+ */
 static int ports_choose(const struct datapath_sizes *sizes, struct xlb_config *config,
 			struct error *err)
 {
@@ -102,13 +100,14 @@ static int ports_choose(const struct datapath_sizes *sizes, struct xlb_config *c
 			most = UINT16_MAX;
 		}
 		if (least > most || most - least + 1 < PORTS_MIN)
-			return error_set(err, ERANGE,
-					 "net.ipv4.ip_local_port_range (%u to %u) leaves no %u ports for nat; narrow it, or say which ports to use",
-					 low, high, PORTS_MIN);
+			return error_set(
+				err, ERANGE,
+				"net.ipv4.ip_local_port_range (%u to %u) leaves no %u ports for nat; narrow it, or say which ports to use",
+				low, high, PORTS_MIN);
 	}
 	if (least < PORT_LEAST || least > most || most - least + 1 < XLB_FLOW_WAYS)
-		return error_set(err, ERANGE, "nat ports %u-%u: not a range within %u-65535", least, most,
-				 PORT_LEAST);
+		return error_set(err, ERANGE, "nat ports %u-%u: not a range within %u-65535", least,
+				 most, PORT_LEAST);
 	config->port_min = least;
 	config->port_max = most;
 	return 0;
@@ -125,14 +124,15 @@ static int sizes_choose(const struct datapath_sizes *sizes, struct xlb_config *c
 			struct error *err)
 {
 	uint32_t services = 0, backends = 0, slots = 0, flows = 0, flows6 = 0;
-	int r = size_choose("services", sizes->services, SERVICES_DEFAULT, 1, SERVICES_MAX, &services,
-			    err);
+	int r = size_choose("services", sizes->services, SERVICES_DEFAULT, 1, SERVICES_MAX,
+			    &services, err);
 
 	if (!r)
 		r = size_choose("backends", sizes->backends, BACKENDS_DEFAULT, 1, BACKENDS_MAX,
 				&backends, err);
 	if (!r)
-		r = size_choose("flows", sizes->flows, FLOWS_DEFAULT, FLOWS_MIN, FLOWS_MAX, &flows, err);
+		r = size_choose("flows", sizes->flows, FLOWS_DEFAULT, FLOWS_MIN, FLOWS_MAX, &flows,
+				err);
 	if (!r)
 		r = size_choose("flows6", sizes->flows6,
 				flows / FLOWS6_PART > FLOWS_MIN ? flows / FLOWS6_PART : FLOWS_MIN,
@@ -153,7 +153,8 @@ static int sizes_choose(const struct datapath_sizes *sizes, struct xlb_config *c
 	return 0;
 }
 
-int config_make(const struct datapath_sizes *sizes, struct xlb_config *ret_config, struct error *err)
+int config_make(const struct datapath_sizes *sizes, struct xlb_config *ret_config,
+		struct error *err)
 {
 	struct xlb_config config = {
 		.abi_version = XLB_ABI_VERSION,
@@ -199,7 +200,8 @@ int config_agrees(const struct xlb_config *config, const struct datapath_sizes *
 		what = "seed";
 	if (!what)
 		return 0;
-	return error_set(err, EEXIST,
-			 "%s: the maps were made with others, and sizes are fixed when maps are made; `lbctl detach --all` first",
-			 what);
+	return error_set(
+		err, EEXIST,
+		"%s: the maps were made with others, and sizes are fixed when maps are made; `lbctl detach --all` first",
+		what);
 }

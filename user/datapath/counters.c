@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Counters, summed over CPUs. Each CPU's are read one after the other while packets go on: a sum is never too large, but may be a packet behind. */
+/*
+ * Counters, summed over CPUs. Each CPU's are read one after the other while packets go on: a sum is
+ * never too large, but may be a packet behind.
+ */
 #include <errno.h>
 
 #include <bpf/bpf.h>

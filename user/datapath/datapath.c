@@ -118,14 +118,16 @@ static int bpffs_ensure(const char *parent, struct error *err)
 	size_t length = strlen(BPFFS);
 	bool usual = !strncmp(parent, BPFFS, length) && (!parent[length] || parent[length] == '/');
 
-	if (usual && !is_bpffs(BPFFS) && mount("bpf", BPFFS, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700"))
+	if (usual && !is_bpffs(BPFFS) &&
+	    mount("bpf", BPFFS, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700"))
 		return error_set(err, errno, "mounting a BPF file system on %s: %s", BPFFS,
 				 strerror(errno));
 	if (is_bpffs(parent))
 		return 0;
 	if (access(parent, F_OK))
 		return error_set(err, errno, "%s: %s", parent, strerror(errno));
-	return error_set(err, EINVAL, "%s: not on a BPF file system (mount -t bpf bpf DIR)", parent);
+	return error_set(err, EINVAL, "%s: not on a BPF file system (mount -t bpf bpf DIR)",
+			 parent);
 }
 
 static int parent_of(const char *path, char parent[PATH_MAX], struct error *err)
@@ -183,7 +185,8 @@ static int pin_dir_make(const char *pin_dir, const struct xlb_config *config, st
 }
 
 /* Makes the directory unless another one was faster. */
-static int pin_dir_ensure(const char *pin_dir, const struct datapath_sizes *sizes, struct error *err)
+static int pin_dir_ensure(const char *pin_dir, const struct datapath_sizes *sizes,
+			  struct error *err)
 {
 	_cleanup_(close_fd) int lock = -1;
 	struct xlb_config config;
@@ -256,7 +259,10 @@ int datapath_destroy(struct datapath *dp, struct error *err)
 		return error_set(err, EBUSY, "%s: still attached to a device", dp->pin_dir);
 	snprintf(going, sizeof(going), "%s-old", dp->pin_dir);
 	dir_remove(going);
-	/* Gone by one rename: whoever waits for the lock finds that it is no longer the same directory. */
+	/*
+	 * Gone by one rename: whoever waits for the lock finds that it is no longer the same
+	 * directory.
+	 */
 	if (rename(dp->pin_dir, going))
 		return error_set(err, errno, "%s: %s", dp->pin_dir, strerror(errno));
 	dir_remove(going);
@@ -317,7 +323,8 @@ int datapath_lock(struct datapath *dp, void (*waiting)(const char *pin_dir), str
 	paths_forget(dp);
 	generation = __atomic_load_n(&config_of(dp)->generation, __ATOMIC_ACQUIRE);
 	if (!dir_same(dp))
-		r = error_set(err, ESTALE, "%s: was removed by another lbctl meanwhile", dp->pin_dir);
+		r = error_set(err, ESTALE, "%s: was removed by another lbctl meanwhile",
+			      dp->pin_dir);
 	else if (generation & 1)
 		r = repair(dp, err);
 	else if (generation != dp->generation)

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The running load balancer: pinned maps and programs, the devices they are attached to, and the one way in which they are changed.
+ * The running load balancer: pinned maps and programs, the devices they are attached to, and the
+ * one way in which they are changed.
  *
- * Only this folder talks to libbpf, libxdp and netlink. Nothing is kept between runs but what is pinned; opening reads it back. A writer opens, takes the lock, applies,
- * and lets go; a long-lived one (sync --watch) locks for each batch, and reads the state again if somebody else wrote meanwhile.
+ * Only this folder talks to libbpf, libxdp and netlink. Nothing is kept between runs but what is
+ * pinned; opening reads it back. A writer opens, takes the lock, applies, and lets go; a long-lived
+ * one (sync --watch) locks for each batch, and reads the state again if somebody else wrote
+ * meanwhile.
  */
 #ifndef XLB_DATAPATH_H
 #define XLB_DATAPATH_H
@@ -16,26 +19,36 @@
 struct datapath_sizes {
 	uint32_t services;	/* 4096; of each family */
 	uint32_t backends;	/* 16384 */
-	uint32_t flows;		/* 1048576; IPv4. IPv6 has an eighth of it unless flows6 says otherwise */
-	uint32_t flows6;
-	uint32_t ring_slots;	/* 256 for each backend */
-	uint16_t port_min;	/* nat source ports, both inclusive; default: the larger range outside of ip_local_port_range */
-	uint16_t port_max;
+	uint32_t flows;		/* 1048576; of IPv4 */
+	uint32_t flows6;	/* an eighth of flows */
+	uint32_t ring_slots;	/* 128 for each backend */
+	uint16_t port_min;	/* nat source ports, inclusive: the larger range above 1023 */
+	uint16_t port_max;	/* that is outside of ip_local_port_range */
 	uint32_t seed;		/* of the rings; the same on all nodes; default a constant */
 	bool seed_set;
 };
 
 struct datapath;
 
-/* Opens what is pinned. -ENOENT: nothing there ("run lbctl attach"); -EPROTO: another ABI version; -EPERM: names the capability. */
+/*
+ * Opens what is pinned. -ENOENT: nothing there ("run lbctl attach"); -EPROTO: another ABI version;
+ * -EPERM: names the capability.
+ */
 int datapath_open(const char *pin_dir, struct datapath **ret_dp, struct error *err);
-/* Opens, or makes and pins the maps and programs with these sizes (mounting bpffs if need be). Sizes that differ from those that are there: -EEXIST. Takes the lock itself. */
-int datapath_create(const char *pin_dir, const struct datapath_sizes *sizes, struct datapath **ret_dp, struct error *err);
+/*
+ * Opens, or makes and pins the maps and programs with these sizes (mounting bpffs if need be).
+ * Sizes that differ from those that are there: -EEXIST. Takes the lock itself.
+ */
+int datapath_create(const char *pin_dir, const struct datapath_sizes *sizes,
+		    struct datapath **ret_dp, struct error *err);
 void datapath_close(struct datapath *dp);	/* NULL is fine; state stays */
 /* Removes pins and maps. Refuses (-EBUSY) while a device is attached. */
 int datapath_destroy(struct datapath *dp, struct error *err);
 
-/* The writers' lock (flock on the pin directory). Waits; after a second calls waiting() once, if given. Re-reads the state if another writer changed it. */
+/*
+ * The writers' lock (flock on the pin directory). Waits; after a second calls waiting() once, if
+ * given. Re-reads the state if another writer changed it.
+ */
 int datapath_lock(struct datapath *dp, void (*waiting)(const char *pin_dir), struct error *err);
 void datapath_unlock(struct datapath *dp);
 
@@ -43,14 +56,23 @@ void datapath_unlock(struct datapath *dp);
 const struct model *datapath_model(struct datapath *dp);
 
 /*
- * Makes one service be as `after` says; NULL: removes `vip`. Needs the lock. New backends and the new ring are written aside; one store switches; what is left over is
- * retired afterwards. On error the old set is still in force. -ENOSPC: a map is full, and the line names it and the option that makes it larger.
+ * Makes one service be as `after` says; NULL: removes `vip`. Needs the lock. New backends and the
+ * new ring are written aside; one store switches; what is left over is retired afterwards. On error
+ * the old set is still in force. -ENOSPC: a map is full, and the line names it and the option that
+ * makes it larger.
  */
-int datapath_apply(struct datapath *dp, const struct endpoint *vip, const struct service *after, struct error *err);
+int datapath_apply(struct datapath *dp, const struct endpoint *vip, const struct service *after,
+		   struct error *err);
 
-/* Looks up device and source address for all backends again (routes, addresses or links changed) and puts tc programs on devices that lack them. Needs the lock. */
+/*
+ * Looks up device and source address for all backends again (routes, addresses or links changed)
+ * and puts tc programs on devices that lack them. Needs the lock.
+ */
 int datapath_refresh_paths(struct datapath *dp, struct error *err);
-/* A netlink socket that becomes readable when routes, addresses or links changed; -errno. Drain it, then lock and refresh. Owned by dp. */
+/*
+ * A netlink socket that becomes readable when routes, addresses or links changed; -errno. Drain it,
+ * then lock and refresh. Owned by dp.
+ */
 int datapath_path_events_fd(struct datapath *dp, struct error *err);
 void datapath_path_events_drain(struct datapath *dp);
 
@@ -59,8 +81,10 @@ struct counters {
 	struct xlb_count to_backend, to_client, refused, dropped;
 	uint64_t flows;
 };
-int datapath_service_counters(struct datapath *dp, const struct service *service, struct counters *ret_counters);
-int datapath_backend_counters(struct datapath *dp, const struct backend *backend, struct counters *ret_counters);
+int datapath_service_counters(struct datapath *dp, const struct service *service,
+			      struct counters *ret_counters);
+int datapath_backend_counters(struct datapath *dp, const struct backend *backend,
+			      struct counters *ret_counters);
 int datapath_drop_count(struct datapath *dp, enum xlb_drop reason, uint64_t *ret_packets);
 const char *drop_name(enum xlb_drop reason);
 
@@ -70,20 +94,29 @@ enum attach_mode { ATTACH_AUTO, ATTACH_NATIVE, ATTACH_GENERIC };
 struct device_status {
 	char name[16];
 	uint32_t ifindex;
-	bool xdp;		/* takes packets to VIPs; false: only watched for replies (a bridge, a Pod's veth, a vxlan device) */
+	bool xdp;		/* takes packets to VIPs; false: only watched for replies */
 	bool native;
 	bool dispatcher;	/* through libxdp's dispatcher, beside other programs */
 	uint32_t program_id;
 };
 
-/* Attaches; again is fine and changes nothing. *ret_note: "" or one line that the user should know (generic instead of native, no dispatcher), of at least 256 bytes. */
-int datapath_attach(struct datapath *dp, const char *device, enum attach_mode mode, unsigned int priority, char *ret_note, struct error *err);
+/*
+ * Attaches; again is fine and changes nothing. *ret_note: "" or one line that the user should know
+ * (generic instead of native, no dispatcher), of at least 256 bytes.
+ */
+int datapath_attach(struct datapath *dp, const char *device, enum attach_mode mode,
+		    unsigned int priority, char *ret_note, struct error *err);
 /* Takes our programs off the device. -ENOENT: not attached by us. */
 int datapath_detach(struct datapath *dp, const char *device, struct error *err);
 /* Devices that we are on; *ret_devices is the caller's to free(). */
-int datapath_devices(struct datapath *dp, struct device_status **ret_devices, size_t *ret_n, struct error *err);
-/* Addresses of the attached devices (global scope), for NodePorts; caller frees. Addresses of other families than v4 and v6 are left out. */
-int datapath_device_addresses(struct datapath *dp, struct endpoint **ret_addresses, size_t *ret_n, struct error *err);
+int datapath_devices(struct datapath *dp, struct device_status **ret_devices, size_t *ret_n,
+		     struct error *err);
+/*
+ * Addresses of the attached devices (global scope), for NodePorts; caller frees. Addresses of other
+ * families than v4 and v6 are left out.
+ */
+int datapath_device_addresses(struct datapath *dp, struct endpoint **ret_addresses, size_t *ret_n,
+			      struct error *err);
 
 /* How full each bounded thing is. */
 struct map_use {
@@ -91,7 +124,8 @@ struct map_use {
 	uint64_t used, size;
 	bool known;		/* false: counting it would be slow or impossible */
 };
-int datapath_map_use(struct datapath *dp, struct map_use **ret_uses, size_t *ret_n, struct error *err);
+int datapath_map_use(struct datapath *dp, struct map_use **ret_uses, size_t *ret_n,
+		     struct error *err);
 
 struct datapath_info {
 	const char *pin_dir;
@@ -102,7 +136,10 @@ struct datapath_info {
 	char iterator_missing[128];	/* why not */
 };
 int datapath_info(struct datapath *dp, struct datapath_info *ret_info, struct error *err);
-/* Warnings for `status`: forwarding off, generic mode, offload pitfalls, ... One line each; caller frees the array and its strings. */
+/*
+ * Warnings for `status`: forwarding off, generic mode, offload pitfalls, ... One line each; caller
+ * frees the array and its strings.
+ */
 int datapath_warnings(struct datapath *dp, char ***ret_lines, size_t *ret_n);
 
 #endif

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The entries of `devices`: attached ones, and those that are only watched for replies because a backend is reached by them (bridges, Pods' devices, tunnels).
+ * The entries of `devices`: attached ones, and those that are only watched for replies because a
+ * backend is reached by them (bridges, Pods' devices, tunnels).
  *
- * How many backends are behind a device is counted in memory, from the backends' entries; when the last one goes, so does our program on a device that is only watched.
+ * How many backends are behind a device is counted in memory, from the backends' entries; when the
+ * last one goes, so does our program on a device that is only watched.
  */
 #include <errno.h>
 #include <net/if.h>
@@ -38,7 +40,8 @@ struct device *device_ensure(struct datapath *dp, uint32_t ifindex)
 
 int device_save(struct datapath *dp, const struct device *device, struct error *err)
 {
-	if (!bpf_map_update_elem(dp->maps[MAP_DEVICES].fd, &device->ifindex, &device->entry, BPF_ANY))
+	if (!bpf_map_update_elem(dp->maps[MAP_DEVICES].fd, &device->ifindex, &device->entry,
+				 BPF_ANY))
 		return 0;
 	return error_set(err, errno, "%s/devices: %s", dp->pin_dir, strerror(errno));
 }
@@ -91,7 +94,8 @@ int devices_load(struct datapath *dp, struct error *err)
 	while ((service = model_next(dp->model, &cursor))) {
 		for (size_t i = 0; i < service->n_backends; i++) {
 			uint32_t ifindex = backend_at(dp, service->backends[i].id)->ifindex;
-			struct device *device = ifindex > LOOPBACK ? device_ensure(dp, ifindex) : NULL;
+			struct device *device =
+				ifindex > LOOPBACK ? device_ensure(dp, ifindex) : NULL;
 
 			if (device)
 				device->backends++;
@@ -182,12 +186,14 @@ static int device_mend(struct datapath *dp, struct device *device, struct error 
 		device->entry.mode = XLB_ATTACH_NONE;
 		r = device_save(dp, device, err);
 	}
-	/* Again, for what somebody else may have taken away; it changes nothing where all is there. */
+	/*
+	 * Again, for what somebody else may have taken away; it changes nothing where all is there.
+	 */
 	if (!r && device->entry.flags & XLB_DEVICE_TC) {
 		bool qdisc_made;
 
-		r = tc_attach(dp, device->ifindex, device->entry.flags & XLB_DEVICE_XDP, &qdisc_made,
-			      err);
+		r = tc_attach(dp, device->ifindex, device->entry.flags & XLB_DEVICE_XDP,
+			      &qdisc_made, err);
 		if (!r && qdisc_made)
 			device->entry.flags |= XLB_DEVICE_QDISC;
 	}

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What hangs on a service or a backend in the maps, one element at a time. Order and undoing are the callers' (apply.c, repair.c). */
+/*
+ * What hangs on a service or a backend in the maps, one element at a time. Order and undoing are
+ * the callers' (apply.c, repair.c).
+ */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
@@ -13,11 +16,12 @@
 
 #define WAIT_FIRST_NS (50 * 1000)
 #define WAIT_MOST_NS (20 * 1000 * 1000)
-#define WAITS 50	/* a second in all */
+#define WAITS 50 /* a second in all */
 
 /*
- * Elements are made when they are needed, and the kernel keeps few in stock: who asks for thousands in a row is told ENOMEM until it has made more, which takes it a
- * moment (bpf_mem_alloc, and behind it the per-CPU allocator's worker).
+ * Elements are made when they are needed, and the kernel keeps few in stock: who asks for thousands
+ * in a row is told ENOMEM until it has made more, which takes it a moment (bpf_mem_alloc, and
+ * behind it the per-CPU allocator's worker).
  */
 static int element_make(int fd, uint32_t key, const void *value)
 {
@@ -38,9 +42,10 @@ static int element_make(int fd, uint32_t key, const void *value)
 static int update_failed(struct datapath *dp, enum map_id id, int error, struct error *err)
 {
 	if (error == E2BIG || error == ENOSPC)
-		return error_set(err, ENOSPC,
-				 "the map %s is full; `lbctl detach --all`, then attach with a larger --max-%s",
-				 map_name(id), id == MAP_BACKEND_STATS ? "backends" : "services");
+		return error_set(
+			err, ENOSPC,
+			"the map %s is full; `lbctl detach --all`, then attach with a larger --max-%s",
+			map_name(id), id == MAP_BACKEND_STATS ? "backends" : "services");
 	return error_set(err, error, "%s/%s: %s", dp->pin_dir, map_name(id), strerror(error));
 }
 
@@ -53,7 +58,8 @@ int backend_stats_make(struct datapath *dp, uint32_t id, struct error *err)
 	if (!values)
 		return error_set(err, ENOMEM, "out of memory");
 	for (int cpu = 0; cpu < dp->cpus; cpu++) {
-		struct xlb_backend_stats *stats = (void *)(values + cpu * map_stride(MAP_BACKEND_STATS));
+		struct xlb_backend_stats *stats =
+			(void *)(values + cpu * map_stride(MAP_BACKEND_STATS));
 
 		stats->service_address = backend->vip;
 		stats->backend_address = backend->address;
@@ -79,14 +85,16 @@ static int service_stats_put(struct datapath *dp, const struct endpoint *vip, ui
 	if (!values)
 		return -ENOMEM;
 	for (int cpu = 0; vip && cpu < dp->cpus; cpu++) {
-		struct xlb_service_stats *stats = (void *)(values + cpu * map_stride(MAP_SERVICE_STATS));
+		struct xlb_service_stats *stats =
+			(void *)(values + cpu * map_stride(MAP_SERVICE_STATS));
 
 		stats->address = vip->address;
 		stats->port = htons(vip->port);
 		stats->protocol = vip->protocol;
 		stats->family = vip->family;
 	}
-	return bpf_map_update_elem(dp->maps[MAP_SERVICE_STATS].fd, &key, values, BPF_ANY) ? -errno : 0;
+	return bpf_map_update_elem(dp->maps[MAP_SERVICE_STATS].fd, &key, values, BPF_ANY) ? -errno :
+											    0;
 }
 
 int service_stats_write(struct datapath *dp, const struct endpoint *vip, uint32_t id,
@@ -126,7 +134,8 @@ void filter_set(struct datapath *dp, uint64_t *bits, const struct endpoint *endp
 {
 	const __u64 *secret = config_of(dp)->secret;
 	uint64_t word = xlb_address_word(&endpoint->address, endpoint->family, secret);
-	uint32_t bit = xlb_filter_bit(xlb_hash_endpoint(word, htons(endpoint->port), protocol, secret));
+	uint32_t bit =
+		xlb_filter_bit(xlb_hash_endpoint(word, htons(endpoint->port), protocol, secret));
 	uint64_t mask = 1ull << bit % 64;
 
 	if (!(bits[bit / 64] & mask))

@@ -57,7 +57,7 @@ struct datapath {
 	bool locked;
 	int cpus;
 	struct map maps[MAPS];
-	uint32_t own_map_id;		/* of `backends`, which all our programs use: tells them from all others */
+	uint32_t own_map_id;		/* of `backends`: a program that uses it is ours */
 
 	/* The state as it was read, or written since. */
 	struct model *model;
@@ -81,7 +81,10 @@ int maps_open(struct datapath *dp, struct error *err);
 void maps_close(struct datapath *dp);
 /* Memory of a mmappable map, mapped at first use; NULL: err says why. */
 void *map_memory(struct datapath *dp, enum map_id id, struct error *err);
-/* All CPUs' values of one element, to read into or write from; the caller frees. Each starts at a multiple of map_stride(). */
+/*
+ * All CPUs' values of one element, to read into or write from; the caller frees. Each starts at a
+ * multiple of map_stride().
+ */
 void *map_values_new(const struct datapath *dp, enum map_id id);
 size_t map_stride(enum map_id id);
 
@@ -102,7 +105,7 @@ static inline uint32_t service_key(const struct datapath *dp, uint8_t family, ui
 
 /* slots.c: services where the packet path finds them. */
 struct slot {
-	uint64_t *vip;		/* 0: free; written last, so that the rest is there when it is seen */
+	uint64_t *vip;		/* 0: free; written last, when the rest is there */
 	union xlb_service_target *target;
 	uint32_t *generation;
 };
@@ -158,7 +161,8 @@ int reclaim(struct datapath *dp, struct error *err);
 void quiesce(void);
 
 /* config.c */
-int config_make(const struct datapath_sizes *sizes, struct xlb_config *ret_config, struct error *err);
+int config_make(const struct datapath_sizes *sizes, struct xlb_config *ret_config,
+		struct error *err);
 /* -EEXIST: these sizes ask for others than the maps have. */
 int config_agrees(const struct xlb_config *config, const struct datapath_sizes *sizes,
 		  struct error *err);
@@ -240,7 +244,10 @@ int privilege_check(struct error *err);
 
 /* log.c: what libbpf and libxdp would print. */
 void log_begin(void);
-/* The last lines, up to `most` bytes, without the newline at the end. Valid until the next log_begin(). */
+/*
+ * The last lines, up to `most` bytes, without the newline at the end. Valid until the next
+ * log_begin().
+ */
 const char *log_tail(size_t most);
 
 #endif

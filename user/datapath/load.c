@@ -2,7 +2,8 @@
 /*
  * Loading: from the object inside this binary to pinned maps and programs.
  *
- * Everything is pinned into a directory of its own, which then gets its name by one rename(): there is a whole pin directory, or none.
+ * Everything is pinned into a directory of its own, which then gets its name by one rename(): there
+ * is a whole pin directory, or none.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -16,7 +17,7 @@
 
 #include "xlb.skel.h"
 
-#define LOG_SHOWN 700	/* bytes of a verifier's log in an error */
+#define LOG_SHOWN 700 /* bytes of a verifier's log in an error */
 
 static void skeleton_free(struct xlb_bpf **skeleton)
 {
@@ -97,7 +98,8 @@ static int program_pin(struct bpf_program *program, const char *dir, const char 
 static void iterator_pin(struct xlb_bpf *skeleton, const char *dir)
 {
 	union bpf_iter_link_info info = {};
-	LIBBPF_OPTS(bpf_iter_attach_opts, options, .link_info = &info, .link_info_len = sizeof(info));
+	LIBBPF_OPTS(bpf_iter_attach_opts, options, .link_info = &info,
+		    .link_info_len = sizeof(info));
 	char path[PATH_MAX + 32];
 	struct bpf_link *link;
 
@@ -162,8 +164,9 @@ int load_and_pin(const struct xlb_config *config, const char *dir, struct error 
 	int r;
 
 	if (access("/sys/kernel/btf/vmlinux", R_OK))
-		return error_set(err, ENOTSUP,
-				 "this kernel has no BTF (/sys/kernel/btf/vmlinux): it was built without CONFIG_DEBUG_INFO_BTF, or /sys is not mounted");
+		return error_set(
+			err, ENOTSUP,
+			"this kernel has no BTF (/sys/kernel/btf/vmlinux): it was built without CONFIG_DEBUG_INFO_BTF, or /sys is not mounted");
 	r = skeleton_load(config, &skeleton, err);
 	if (!r)
 		r = skeleton_fill(skeleton, config, err);
@@ -179,7 +182,7 @@ int load_for_dispatcher(struct datapath *dp, struct bpf_object **ret_object, str
 
 	if (!skeleton)
 		return load_failed(-errno, err);
-	bpf_object__for_each_program(program, skeleton->obj)
+	bpf_object__for_each_program (program, skeleton->obj)
 		bpf_program__set_autoload(program, program == skeleton->progs.xlb);
 	for (int id = 0; id < MAPS; id++) {
 		int r = bpf_map__reuse_fd(skeleton_map(skeleton, id), dp->maps[id].fd);

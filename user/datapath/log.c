@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * libbpf and libxdp print as they go; here that is kept instead, so that the end of it (the verifier's last words, the kernel's own message) can go into an error.
+ * libbpf and libxdp print as they go; here that is kept instead, so that the end of it (the
+ * verifier's last words, the kernel's own message) can go into an error.
  */
 #include <stdarg.h>
 #include <stdio.h>

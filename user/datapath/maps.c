@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The table of maps: how each is called, what it holds, how large it is, and opening it where it is pinned. */
+/*
+ * The table of maps: how each is called, what it holds, how large it is, and opening it where it is
+ * pinned.
+ */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,7 +17,7 @@ struct kind {
 	const char *name;
 	uint32_t type;
 	uint32_t value_size;
-	bool mapped;		/* at once; the others that can be are mapped when they are needed */
+	bool mapped; /* at once; the others that can be are mapped when they are needed */
 };
 
 static const struct kind kinds[MAPS] = {
@@ -103,9 +106,10 @@ static int map_check(const struct datapath *dp, enum map_id id, const struct bpf
 		right = info->max_entries == map_entries(config_of(dp), id);
 	if (right)
 		return 0;
-	return error_set(err, EPROTO,
-			 "%s/%s: made by another version of xlb; run that version's `lbctl detach --all`, then attach again",
-			 dp->pin_dir, kinds[id].name);
+	return error_set(
+		err, EPROTO,
+		"%s/%s: made by another version of xlb; run that version's `lbctl detach --all`, then attach again",
+		dp->pin_dir, kinds[id].name);
 }
 
 static int map_open(struct datapath *dp, enum map_id id, struct error *err)
@@ -121,10 +125,13 @@ static int map_open(struct datapath *dp, enum map_id id, struct error *err)
 	if (dp->maps[id].fd < 0) {
 		r = -errno;
 		if (r == -ENOENT && id == MAP_CONFIG)
-			return error_set(err, ENOENT, "%s: nothing there; run `lbctl attach DEV` first",
+			return error_set(err, ENOENT,
+					 "%s: nothing there; run `lbctl attach DEV` first",
 					 dp->pin_dir);
 		if (r == -ENOENT)
-			return error_set(err, EPROTO, "%s is missing: run `lbctl detach --all`, then attach again", path);
+			return error_set(
+				err, EPROTO,
+				"%s is missing: run `lbctl detach --all`, then attach again", path);
 		return error_set(err, -r, "%s: %s", path, strerror(-r));
 	}
 	if (bpf_obj_get_info_by_fd(dp->maps[id].fd, &info, &size))
@@ -165,9 +172,10 @@ int maps_open(struct datapath *dp, struct error *err)
 		if (kinds[id].mapped && !map_memory(dp, id, err))
 			return -errno;
 		if (id == MAP_CONFIG && config_of(dp)->abi_version != XLB_ABI_VERSION)
-			return error_set(err, EPROTO,
-					 "%s: made by another version of xlb (ABI %u, this is %u); run that version's `lbctl detach --all`, then attach again",
-					 dp->pin_dir, config_of(dp)->abi_version, XLB_ABI_VERSION);
+			return error_set(
+				err, EPROTO,
+				"%s: made by another version of xlb (ABI %u, this is %u); run that version's `lbctl detach --all`, then attach again",
+				dp->pin_dir, config_of(dp)->abi_version, XLB_ABI_VERSION);
 	}
 	return 0;
 }

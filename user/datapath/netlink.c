@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Questions to the kernel: the route to an address, the addresses of devices, the filters on a hook. */
+/*
+ * Questions to the kernel: the route to an address, the addresses of devices, the filters on a
+ * hook.
+ */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
@@ -40,7 +43,10 @@ void netlink_close(struct datapath *dp)
 	dp->netlink = dp->events = NULL;
 }
 
-/* Sends a request and feeds every message of the answer to `parse`. Returns what the kernel answered: 0 or -errno. */
+/*
+ * Sends a request and feeds every message of the answer to `parse`. Returns what the kernel
+ * answered: 0 or -errno.
+ */
 static int netlink_ask(struct datapath *dp, struct nlmsghdr *request, mnl_cb_t parse, void *data)
 {
 	static uint32_t sequence;
@@ -57,8 +63,8 @@ static int netlink_ask(struct datapath *dp, struct nlmsghdr *request, mnl_cb_t p
 			continue;
 		if (n < 0)
 			return -errno;
-		more = mnl_cb_run(buffer, n, request->nlmsg_seq,
-				  mnl_socket_get_portid(dp->netlink), parse, data);
+		more = mnl_cb_run(buffer, n, request->nlmsg_seq, mnl_socket_get_portid(dp->netlink),
+				  parse, data);
 		if (more < 0)
 			return -errno;
 		/* Neither the end of a dump nor an error: the one answer that there is. */
@@ -82,7 +88,8 @@ static int route_parse(const struct nlmsghdr *header, void *data)
 	if (header->nlmsg_type != RTM_NEWROUTE ||
 	    (route->rtm_type != RTN_UNICAST && route->rtm_type != RTN_LOCAL))
 		return MNL_CB_OK;
-	mnl_attr_for_each(attribute, header, sizeof(*route)) {
+	mnl_attr_for_each(attribute, header, sizeof(*route))
+	{
 		uint16_t length = mnl_attr_get_payload_len(attribute);
 
 		if (mnl_attr_get_type(attribute) == RTA_OIF && length == sizeof(uint32_t))
@@ -167,15 +174,20 @@ static int address_parse_message(const struct nlmsghdr *header, void *data)
 	    (message->ifa_family != AF_INET && message->ifa_family != AF_INET6))
 		return MNL_CB_OK;
 	address.family = message->ifa_family == AF_INET6 ? XLB_IPV6 : XLB_IPV4;
-	mnl_attr_for_each(attribute, header, sizeof(*message)) {
+	mnl_attr_for_each(attribute, header, sizeof(*message))
+	{
 		uint16_t type = mnl_attr_get_type(attribute);
 
-		/* On point-to-point links IFA_ADDRESS is the peer's and IFA_LOCAL ours; IPv6 mostly has no IFA_LOCAL. */
+		/*
+		 * On point-to-point links IFA_ADDRESS is the peer's and IFA_LOCAL ours; IPv6 mostly
+		 * has no IFA_LOCAL.
+		 */
 		if (type != IFA_LOCAL && (type != IFA_ADDRESS || found))
 			continue;
 		if (mnl_attr_get_payload_len(attribute) != address_bytes(address.family))
 			continue;
-		memcpy(&address.address, mnl_attr_get_payload(attribute), address_bytes(address.family));
+		memcpy(&address.address, mnl_attr_get_payload(attribute),
+		       address_bytes(address.family));
 		found = type == IFA_LOCAL;
 	}
 	walk->each(&address, message->ifa_index, walk->data);

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Which way backends are: the device, and the address of this node that they answer to, as the kernel's routes have it.
+ * Which way backends are: the device, and the address of this node that they answer to, as the
+ * kernel's routes have it.
  *
- * Answers are kept while the lock is held: one Pod is often behind several services. A direct-mapped cache is enough; what falls out is asked for again.
+ * Answers are kept while the lock is held: one Pod is often behind several services. A
+ * direct-mapped cache is enough; what falls out is asked for again.
  */
 #include <errno.h>
 #include <string.h>
@@ -20,7 +22,7 @@
 struct path_cache {
 	struct {
 		struct xlb_address destination;
-		uint8_t family;		/* 0: free */
+		uint8_t family; /* 0: free */
 		struct path path;
 	} slot[CACHE_SLOTS];
 };
@@ -54,7 +56,10 @@ void paths_forget(struct datapath *dp)
 	dp->paths = NULL;
 }
 
-/* Not one store: a packet that is translated in this very moment may get the old address with the new sum, and is then lost to its checksum. */
+/*
+ * Not one store: a packet that is translated in this very moment may get the old address with the
+ * new sum, and is then lost to its checksum.
+ */
 void backend_reroute(struct datapath *dp, uint32_t id, const struct path *path)
 {
 	struct xlb_backend *entry = backend_at(dp, id);
@@ -79,7 +84,10 @@ static int backend_refresh(struct datapath *dp, const struct backend *backend, b
 		return r;
 	if (path.ifindex == before && !memcmp(&path.source, &entry->source, sizeof(path.source)))
 		return 0;
-	/* A route that is gone for now (a link went down) leaves the old address: flows may go on when it is back. */
+	/*
+	 * A route that is gone for now (a link went down) leaves the old address: flows may go on
+	 * when it is back.
+	 */
 	if (!path.ifindex)
 		return 0;
 	if (path.ifindex != before) {
@@ -142,7 +150,10 @@ void datapath_path_events_drain(struct datapath *dp)
 
 	if (!dp->events)
 		return;
-	/* What they say does not matter, nor whether some were lost (ENOBUFS): everything is looked up again. */
+	/*
+	 * What they say does not matter, nor whether some were lost (ENOBUFS): everything is looked
+	 * up again.
+	 */
 	while (mnl_socket_recvfrom(dp->events, buffer, sizeof(buffer)) > 0 || errno == ENOBUFS ||
 	       errno == EINTR)
 		;

@@ -7,7 +7,8 @@
 
 int id_pool_init(struct id_pool *pool, uint32_t most)
 {
-	*pool = (struct id_pool){ .id = malloc((most + 1ull) * sizeof(*pool->id)), .allocated = most };
+	*pool = (struct id_pool){ .id = malloc((most + 1ull) * sizeof(*pool->id)),
+				  .allocated = most };
 	return pool->id ? 0 : -ENOMEM;
 }
 

@@ -20,7 +20,8 @@ void id_pool_put(struct id_pool *pool, uint32_t id);
 uint32_t id_pool_take(struct id_pool *pool);		/* 0: none is left */
 
 /*
- * Room in a row of units. What is given back may still be read for a moment, and waits in `limbo` until extent_pool_settle().
+ * Room in a row of units. What is given back may still be read for a moment, and waits in `limbo`
+ * until extent_pool_settle().
  */
 struct extent {
 	uint32_t start, length;

@@ -10,7 +10,7 @@
 struct need {
 	int capability;
 	const char *name;
-	bool of_admin;	/* CAP_SYS_ADMIN includes it */
+	bool of_admin; /* CAP_SYS_ADMIN includes it */
 };
 
 static const struct need needs[] = {

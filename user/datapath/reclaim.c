@@ -2,8 +2,10 @@
 /*
  * Giving back what retired backends still hold: their ids, and bits of the filter.
  *
- * An id may be given to another backend only after no flow names it and no packet is under way that has read it. So: wait until all such packets have left, clear
- * the flows of retired backends, then free the ids. Reading a flow table of a million flows takes some 30 ms, which is why it waits until ids are short.
+ * An id may be given to another backend only after no flow names it and no packet is under way that
+ * has read it. So: wait until all such packets have left, clear the flows of retired backends, then
+ * free the ids. Reading a flow table of a million flows takes some 30 ms, which is why it waits
+ * until ids are short.
  */
 #include <errno.h>
 #include <string.h>
@@ -21,7 +23,10 @@ void quiesce(void)
 {
 	struct timespec while_longer = { .tv_nsec = QUIESCE_SLEEP_NS };
 
-	/* MEMBARRIER_CMD_GLOBAL waits for an RCU grace period; XDP and tc programs run inside RCU read sections. */
+	/*
+	 * MEMBARRIER_CMD_GLOBAL waits for an RCU grace period; XDP and tc programs run inside RCU
+	 * read sections.
+	 */
 	if (!syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0))
 		return;
 	/* Kernels with nohz_full refuse it. No packet takes that long. */
@@ -35,7 +40,8 @@ static void flows_clear(const struct datapath *dp, uint64_t *flows, uint64_t n, 
 	uint32_t backends = config_of(dp)->backends;
 
 	for (uint64_t i = words - 1; i < n * words; i += words) {
-		union xlb_flow_value value = { .word = __atomic_load_n(&flows[i], __ATOMIC_RELAXED) };
+		union xlb_flow_value value = { .word = __atomic_load_n(&flows[i],
+								       __ATOMIC_RELAXED) };
 		uint64_t expected = value.word;
 
 		if (!value.backend || value.backend >= backends ||
@@ -47,7 +53,10 @@ static void flows_clear(const struct datapath *dp, uint64_t *flows, uint64_t n, 
 	}
 }
 
-/* The filter, with no bits but those that are needed. Bits go one word at a time, and none that is needed is ever missing. */
+/*
+ * The filter, with no bits but those that are needed. Bits go one word at a time, and none that is
+ * needed is ever missing.
+ */
 static int filter_renew(struct datapath *dp, struct error *err)
 {
 	_cleanup_(free_pointer) uint64_t *fresh = calloc(XLB_FILTER_BITS / 64, sizeof(*fresh));
@@ -62,7 +71,8 @@ static int filter_renew(struct datapath *dp, struct error *err)
 	while ((service = model_next(dp->model, &cursor))) {
 		filter_set(dp, fresh, &service->vip, service->vip.protocol);
 		for (size_t i = 0; i < service->n_backends; i++)
-			filter_set(dp, fresh, &service->backends[i].endpoint, service->vip.protocol);
+			filter_set(dp, fresh, &service->backends[i].endpoint,
+				   service->vip.protocol);
 	}
 	for (size_t i = 0; i < XLB_FILTER_BITS / 64; i++)
 		if (bits[i] != fresh[i])

@@ -2,9 +2,11 @@
 /*
  * Finishing what a writer left that died.
  *
- * An odd generation of the configuration says that there is something; an odd generation of a service says where. Forwarding worked all the while: the store that switches a
- * service is one, and everything before it was written aside. What may be left is, for a service that is there, backends of both sets (they are all kept: whoever applies
- * next takes away what should not be there), and for one that is not, entries that hang in the air.
+ * An odd generation of the configuration says that there is something; an odd generation of a
+ * service says where. Forwarding worked all the while: the store that switches a service is one,
+ * and everything before it was written aside. What may be left is, for a service that is there,
+ * backends of both sets (they are all kept: whoever applies next takes away what should not be
+ * there), and for one that is not, entries that hang in the air.
  */
 #include <errno.h>
 #include <string.h>
@@ -18,7 +20,10 @@ static bool backend_serves(const struct xlb_backend *entry)
 	return entry->state != XLB_BACKEND_FREE && entry->state != XLB_BACKEND_RETIRED;
 }
 
-/* Backends that the model does not know under their id: of a service that is gone, or written twice. */
+/*
+ * Backends that the model does not know under their id: of a service that is gone, or written
+ * twice.
+ */
 static void orphans_retire(struct datapath *dp)
 {
 	for (uint32_t id = 1; id < config_of(dp)->backends; id++) {
@@ -77,7 +82,8 @@ static int service_mend(struct datapath *dp, uint8_t family, uint32_t id, struct
 	if (service) {
 		filter_set(dp, filter, &service->vip, service->vip.protocol);
 		for (size_t i = 0; i < service->n_backends; i++)
-			filter_set(dp, filter, &service->backends[i].endpoint, service->vip.protocol);
+			filter_set(dp, filter, &service->backends[i].endpoint,
+				   service->vip.protocol);
 		r = ring_rebuild(dp, service, err);
 	} else {
 		service_info_delete(dp, family, id);

@@ -10,7 +10,7 @@
 
 #include "datapath/internal.h"
 
-#define COUNTED_LINES_MAX (1u << 22)	/* of flows: a larger table takes too long to count */
+#define COUNTED_LINES_MAX (1u << 22) /* of flows: a larger table takes too long to count */
 
 int datapath_info(struct datapath *dp, struct datapath_info *ret_info, struct error *err)
 {
@@ -143,15 +143,19 @@ int datapath_map_use(struct datapath *dp, struct map_use **ret_uses, size_t *ret
 
 	if (!uses)
 		return error_set(err, ENOMEM, "out of memory");
-	uses[n++] = (struct map_use){ "services", slots_used(dp, XLB_IPV4), config->services / 2, true };
-	uses[n++] = (struct map_use){ "services6", slots_used(dp, XLB_IPV6), config->services / 2, true };
-	uses[n++] = (struct map_use){ "backends", config->backends - 1 - dp->ids.n - dp->ids.retired,
-				      config->backends - 1, true };
+	uses[n++] = (struct map_use){ "services", slots_used(dp, XLB_IPV4), config->services / 2,
+				      true };
+	uses[n++] = (struct map_use){ "services6", slots_used(dp, XLB_IPV6), config->services / 2,
+				      true };
+	uses[n++] =
+		(struct map_use){ "backends", config->backends - 1 - dp->ids.n - dp->ids.retired,
+				  config->backends - 1, true };
 	uses[n++] = (struct map_use){ "rings", dp->ring_lines.used * (uint64_t)XLB_RING_LINE,
 				      config->ring_slots, true };
 	flows_use(dp, MAP_FLOWS, config->flow_lines, sizeof(struct xlb_flow) / 8, &uses[n++]);
 	flows_use(dp, MAP_FLOWS6, config->flow6_lines, sizeof(struct xlb_flow6) / 8, &uses[n++]);
-	uses[n++] = (struct map_use){ "devices", dp->n_devices, map_entries(config, MAP_DEVICES), true };
+	uses[n++] = (struct map_use){ "devices", dp->n_devices, map_entries(config, MAP_DEVICES),
+				      true };
 	*ret_uses = uses;
 	*ret_n = n;
 	return 0;

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * `services` and `services6` as the packet path sees them: open-addressing tables, in which a VIP stands at most XLB_SERVICE_PROBES slots behind its home.
+ * `services` and `services6` as the packet path sees them: open-addressing tables, in which a VIP
+ * stands at most XLB_SERVICE_PROBES slots behind its home.
  *
- * A deleted service leaves a tombstone, so that those behind it are still found; tombstones in front of a free slot are of no use and are cleared at once.
+ * A deleted service leaves a tombstone, so that those behind it are still found; tombstones in
+ * front of a free slot are of no use and are cleared at once.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -72,10 +74,12 @@ static uint64_t vip_word(const struct endpoint *vip)
 	if (vip->family == XLB_IPV6)
 		return (union xlb_vip6_tail){ .port = htons(vip->port),
 					      .protocol = vip->protocol,
-					      .live = 1 }.word;
+					      .live = 1 }
+			.word;
 	return (union xlb_vip4){ .address = vip->address.word[0],
 				 .port = htons(vip->port),
-				 .protocol = vip->protocol }.word;
+				 .protocol = vip->protocol }
+		.word;
 }
 
 static uint32_t vip_home(const struct datapath *dp, const struct endpoint *vip)
@@ -85,7 +89,8 @@ static uint32_t vip_home(const struct datapath *dp, const struct endpoint *vip)
 
 	if (vip->family == XLB_IPV6)
 		return xlb_hash_vip6(&vip->address, (union xlb_vip6_tail){ .word = word },
-				     config->secret) & (config->services - 1);
+				     config->secret) &
+		       (config->services - 1);
 	return xlb_hash_vip4((union xlb_vip4){ .word = word }, config->secret) &
 	       (config->services - 1);
 }
@@ -103,10 +108,11 @@ int slot_choose(const struct datapath *dp, const struct endpoint *vip, uint32_t 
 			return 0;
 		}
 	}
-	return error_set(err, ENOSPC,
-			 "the map %s has no room for this service; `lbctl detach --all`, then attach with a larger --max-services (now %u)",
-			 map_name(vip->family == XLB_IPV6 ? MAP_SERVICES6 : MAP_SERVICES),
-			 config_of(dp)->services / 2);
+	return error_set(
+		err, ENOSPC,
+		"the map %s has no room for this service; `lbctl detach --all`, then attach with a larger --max-services (now %u)",
+		map_name(vip->family == XLB_IPV6 ? MAP_SERVICES6 : MAP_SERVICES),
+		config_of(dp)->services / 2);
 }
 
 void slot_publish(const struct datapath *dp, const struct endpoint *vip, uint32_t id)

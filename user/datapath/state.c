@@ -2,7 +2,8 @@
 /*
  * Reading back what the maps say: the model, and what is free.
  *
- * Everything is an array or a small hash, read in one pass: 10,000 services with 100,000 backends take a tenth of a second.
+ * Everything is an array or a small hash, read in one pass: 10,000 services with 100,000 backends
+ * take a tenth of a second.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -44,7 +45,10 @@ static int ring_reserve(struct datapath *dp, union xlb_service_target target)
 	uint32_t line = target.ring_offset / XLB_RING_LINE;
 	int r = extent_pool_reserve(&dp->ring_lines, line, ring_lines_of(target));
 
-	/* Two rings in one place: somebody else wrote there. Both stay as they are until they change. */
+	/*
+	 * Two rings in one place: somebody else wrote there. Both stay as they are until they
+	 * change.
+	 */
 	return r == -ENOMEM ? r : 0;
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Our tc programs on a device: clsact, ingress always, egress where packets leave by the kernel's routing. Ours are told from others by the maps that they use, so that
- * several pin directories, and other people's filters, live side by side.
+ * Our tc programs on a device: clsact, ingress always, egress where packets leave by the kernel's
+ * routing. Ours are told from others by the maps that they use, so that several pin directories,
+ * and other people's filters, live side by side.
  */
 #include <errno.h>
 #include <limits.h>
@@ -14,8 +15,8 @@
 
 #include "datapath/internal.h"
 
-#define TC_PRIORITY 7		/* early: a reply has to be caught before anybody takes it for local */
-#define TC_HANDLE 0x786c62	/* "xlb"; the next ones for other pin directories */
+#define TC_PRIORITY 7	   /* early: a reply has to be caught before anybody takes it for local */
+#define TC_HANDLE 0x786c62 /* "xlb"; the next ones for other pin directories */
 #define TC_HANDLES 8
 #define PROGRAM_MAPS_MAX 64
 

@@ -22,7 +22,8 @@ struct lines {
 	bool failed;
 };
 
-static void warn(struct lines *lines, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void warn(struct lines *lines, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
 
 static void warn(struct lines *lines, const char *format, ...)
 {
@@ -71,8 +72,8 @@ static void warn_forwarding(struct datapath *dp, const char *device, struct line
 		while ((service = model_next(dp->model, &cursor)))
 			if (service->vip.family == families[i].family)
 				break;
-		snprintf(path, sizeof(path), "/proc/sys/net/%s/conf/%s/forwarding", families[i].name,
-			 device);
+		snprintf(path, sizeof(path), "/proc/sys/net/%s/conf/%s/forwarding",
+			 families[i].name, device);
 		if (service && number_in(path) == 0)
 			warn(lines,
 			     "net.%s.conf.%s.forwarding is 0: the kernel does not tell next hops, and packets take the slow way through its neighbour code",
@@ -95,7 +96,8 @@ static void warn_offloads(const char *device, struct lines *lines)
 	struct ethtool_value flags = { .cmd = ETHTOOL_GFLAGS };
 
 	if (ethtool_ask(device, &flags) && flags.data & ETH_FLAG_LRO)
-		warn(lines, "%s: LRO merges packets before they can be looked at: ethtool -K %s lro off",
+		warn(lines,
+		     "%s: LRO merges packets before they can be looked at: ethtool -K %s lro off",
 		     device, device);
 	if (ethtool_ask(device, &driver) && !strcmp(driver.driver, "veth"))
 		warn(lines,
@@ -144,7 +146,8 @@ static void warn_paths(struct datapath *dp, struct lines *lines)
 	}
 	if (example)
 		warn(lines, "no route to %zu backend%s, %s%s", n, n > 1 ? "s" : "",
-		     n > 1 ? "one of them " : "", endpoint_format_backend(&example->endpoint, text));
+		     n > 1 ? "one of them " : "",
+		     endpoint_format_backend(&example->endpoint, text));
 }
 
 static void warn_maps(struct datapath *dp, struct lines *lines)

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Hashing and ordering endpoints inside the model. The packet path's hashes are others: xlb/hash.h. */
+/*
+ * Hashing and ordering endpoints inside the model. The packet path's hashes are others: xlb/hash.h.
+ */
 #ifndef XLB_MODEL_ENDPOINT_H
 #define XLB_MODEL_ENDPOINT_H
 
@@ -8,7 +10,10 @@
 
 #include "model/model.h"
 
-/* The finaliser of MurmurHash3 (public domain): every bit of the word reaches every bit of the result. */
+/*
+ * The finaliser of MurmurHash3 (public domain): every bit of the word reaches every bit of the
+ * result.
+ */
 static inline uint64_t hash_word(uint64_t word)
 {
 	word = (word ^ word >> 33) * 0xff51afd7ed558ccdull;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A set of services: a dense array of pointers, so that walking and removing are simple, and beside it an open-addressing table from VIP to place in the array, so that
- * finding is constant. The table is rebuilt when it grows or when tombstones crowd it.
+ * A set of services: a dense array of pointers, so that walking and removing are simple, and beside
+ * it an open-addressing table from VIP to place in the array, so that finding is constant. The
+ * table is rebuilt when it grows or when tombstones crowd it.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,13 +13,13 @@
 
 #define TABLE_MIN 16
 
-enum { PLACE_EMPTY = 0, PLACE_GONE = UINT32_MAX };	/* else: place in `services`, plus one */
+enum { PLACE_EMPTY = 0, PLACE_GONE = UINT32_MAX }; /* else: place in `services`, plus one */
 
 struct model {
 	struct service **services;
 	size_t n, allocated;
-	uint32_t *table;	/* a power of two of places */
-	size_t table_size, table_used;	/* used: not PLACE_EMPTY */
+	uint32_t *table;	       /* a power of two of places */
+	size_t table_size, table_used; /* used: not PLACE_EMPTY */
 };
 
 struct model *model_new(void)

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What should be, or what is, load balanced: services and their backends, independent of where the wish came from (command line, file, Kubernetes)
- * and of how it is kept (BPF maps).
+ * What should be, or what is, load balanced: services and their backends, independent of where the
+ * wish came from (command line, file, Kubernetes) and of how it is kept (BPF maps).
  *
- * Every input builds a `struct model`; the one applier (datapath) compares it with the running state, which it shows as a `struct model` too. A model owns all that
- * hangs on it. Services are found by VIP in constant time; their order, and that of backends, is of no meaning.
+ * Every input builds a `struct model`; the one applier (datapath) compares it with the running
+ * state, which it shows as a `struct model` too. A model owns all that hangs on it. Services are
+ * found by VIP in constant time; their order, and that of backends, is of no meaning.
  */
 #ifndef XLB_MODEL_H
 #define XLB_MODEL_H
@@ -17,12 +18,15 @@
 
 #include "base/error.h"
 
-/* An address with a port and, where it matters, a protocol. Address in network order, port in host order. */
+/*
+ * An address with a port and, where it matters, a protocol. Address in network order, port in host
+ * order.
+ */
 struct endpoint {
 	struct xlb_address address;
 	uint16_t port;
 	uint8_t family;		/* enum xlb_family */
-	uint8_t protocol;	/* enum xlb_protocol; 0 where it is not part of the name (backends) */
+	uint8_t protocol;	/* enum xlb_protocol; 0 where it does not matter (backends) */
 };
 
 /* "192.0.2.10:80/tcp", "[2001:db8::10]:80/udp": with a NUL it never needs more than this. */
@@ -32,7 +36,7 @@ struct backend {
 	struct endpoint endpoint;	/* protocol is that of the service */
 	uint16_t weight;		/* 0..XLB_WEIGHT_MAX */
 	uint8_t state;			/* XLB_BACKEND_ACTIVE, _DRAINING or _DOWN */
-	uint32_t id;			/* in `backends`; 0 in a model that was not read from the maps */
+	uint32_t id;			/* in `backends`; 0: not read from the maps */
 };
 
 struct service {
@@ -44,8 +48,8 @@ struct service {
 	struct backend *backends;	/* no two with the same address and port */
 	size_t n_backends;
 	size_t backends_allocated;
-	struct backend_index *index;	/* of the model's own making, to find backends fast; NULL: none yet */
-	uint32_t id;			/* in `services` or `services6`; of no meaning in a model that was not read from the maps */
+	struct backend_index *index;	/* to find backends fast; private, NULL: none yet */
+	uint32_t id;			/* in `services` or `services6`, if read from the maps */
 };
 
 struct model;
@@ -54,45 +58,72 @@ struct model *model_new(void);		/* NULL: out of memory */
 void model_free(struct model *model);	/* NULL is fine */
 
 size_t model_count(const struct model *model);
-/* Services in no order; *cursor starts at 0. NULL at the end. The model must not change meanwhile, but for model_remove of what was just returned. */
+/*
+ * Services in no order; *cursor starts at 0. NULL at the end. The model must not change meanwhile,
+ * but for model_remove of what was just returned.
+ */
 struct service *model_next(const struct model *model, size_t *cursor);
 struct service *model_find(const struct model *model, const struct endpoint *vip);
-/* The service of that VIP, made with defaults (owner cli, nat, maglev, no backends) if need be. Pointers to services stay valid until they are removed. */
+/*
+ * The service of that VIP, made with defaults (owner cli, nat, maglev, no backends) if need be.
+ * Pointers to services stay valid until they are removed.
+ */
 int model_ensure(struct model *model, const struct endpoint *vip, struct service **ret_service);
 void model_remove(struct model *model, const struct endpoint *vip);
 
-struct service *service_copy(const struct service *service);	/* deep; owned by the caller; NULL: out of memory */
-void service_free(struct service *service);			/* of service_copy */
-/* The backend of that address and port, or NULL. It stays where it is until backends are added, removed or sorted. */
-struct backend *service_find_backend(const struct service *service, const struct endpoint *endpoint);
-/* Adds, or overwrites weight and state where it is there already. -EINVAL: family or protocol does not fit the service; -ENOMEM. */
+/* A deep copy, to be freed with service_free(); NULL: out of memory. */
+struct service *service_copy(const struct service *service);
+void service_free(struct service *service);
+/*
+ * The backend of that address and port, or NULL. It stays where it is until backends are added,
+ * removed or sorted.
+ */
+struct backend *service_find_backend(const struct service *service,
+				     const struct endpoint *endpoint);
+/*
+ * Adds, or overwrites weight and state where it is there already. -EINVAL: family or protocol does
+ * not fit the service; -ENOMEM.
+ */
 int service_set_backend(struct service *service, const struct backend *backend);
 void service_remove_backend(struct service *service, const struct endpoint *endpoint);
-/* Sorts backends by address and port, so that two services with equal backends are alike word by word and the ring does not depend on history. */
+/*
+ * Sorts backends by address and port, so that two services with equal backends are alike word by
+ * word and the ring does not depend on history.
+ */
 void service_sort_backends(struct service *service);
 
-/* What has to happen to one service to make `before` (NULL: not there) into `after` (NULL: remove). */
+/*
+ * What has to happen to one service to make `before` (NULL: not there) into `after` (NULL: remove).
+ */
 struct service_change {
 	const struct service *before, *after;
 	unsigned int added, removed, changed;	/* backends */
 	bool attributes;			/* forward, scheduler, owner or name differ */
 };
-/* Sorts both sides' backends. Returns false where nothing differs; *ret_change is filled either way. */
+/*
+ * Sorts both sides' backends. Returns false where nothing differs; *ret_change is filled either
+ * way.
+ */
 bool service_diff(struct service *before, struct service *after, struct service_change *ret_change);
 
 /*
- * Text. Parsers take the whole string or fail with -EINVAL and a line that names the token. A service: "ADDR:PORT/tcp|udp"; a backend: "ADDR:PORT", or "ADDR" where
- * default_port is not 0. IPv6 addresses with a port stand in brackets.
+ * Text. Parsers take the whole string or fail with -EINVAL and a line that names the token. A
+ * service: "ADDR:PORT/tcp|udp"; a backend: "ADDR:PORT", or "ADDR" where default_port is not 0. IPv6
+ * addresses with a port stand in brackets.
  */
 int endpoint_parse_vip(const char *text, struct endpoint *ret_vip, struct error *err);
-int endpoint_parse_backend(const char *text, uint16_t default_port, struct endpoint *ret_endpoint, struct error *err);
-int address_parse(const char *text, struct xlb_address *ret_address, uint8_t *ret_family, struct error *err);
+int endpoint_parse_backend(const char *text, uint16_t default_port, struct endpoint *ret_endpoint,
+			   struct error *err);
+int address_parse(const char *text, struct xlb_address *ret_address, uint8_t *ret_family,
+		  struct error *err);
 int weight_parse(const char *text, uint16_t *ret_weight, struct error *err);
 int forward_parse(const char *text, uint8_t *ret_forward, struct error *err);
 int scheduler_parse(const char *text, uint8_t *ret_scheduler, struct error *err);
-const char *endpoint_format(const struct endpoint *endpoint, char text[ENDPOINT_TEXT_MAX]);	/* with "/tcp" if it has a protocol; returns text */
-const char *endpoint_format_backend(const struct endpoint *endpoint, char text[ENDPOINT_TEXT_MAX]);	/* never with the protocol */
-const char *address_format(const struct xlb_address *address, uint8_t family, char text[ENDPOINT_TEXT_MAX]);
+/* These return `text`. The first ends with "/tcp" if there is a protocol, the second never. */
+const char *endpoint_format(const struct endpoint *endpoint, char text[ENDPOINT_TEXT_MAX]);
+const char *endpoint_format_backend(const struct endpoint *endpoint, char text[ENDPOINT_TEXT_MAX]);
+const char *address_format(const struct xlb_address *address, uint8_t family,
+			   char text[ENDPOINT_TEXT_MAX]);
 const char *forward_name(uint8_t forward);
 const char *scheduler_name(uint8_t scheduler);
 const char *owner_name(uint8_t owner);

@@ -2,17 +2,22 @@
 /*
  * Rings: what a service's new flows are handed to, slot by slot.
  *
- * Maglev (Eisenbud et al., NSDI 2016, section 3.4). Every backend has a permutation of the slots that depends on its address, its port and the seed alone; backends take
- * turns, and in its turn each takes the first slot of its permutation that is still free. Backends are in sorted order, so the table depends on the set and on nothing else.
+ * Maglev (Eisenbud et al., NSDI 2016, section 3.4). Every backend has a permutation of the slots
+ * that depends on its address, its port and the seed alone; backends take turns, and in its turn
+ * each takes the first slot of its permutation that is still free. Backends are in sorted order, so
+ * the table depends on the set and on nothing else.
  *
- * The number of slots is a prime above 100 times the number of backends, so that equal weights differ by less than 1 %. Another number of slots is another table: nearly every
- * slot changes hands. So sizes come from a sparse list, each about 1.4 times the one before, and a service that grows or shrinks by one mostly keeps its size, and then
- * moves little more than the slots it must.
+ * The number of slots is a prime above 100 times the number of backends, so that equal weights
+ * differ by less than 1 %. Another number of slots is another table: nearly every slot changes
+ * hands. So sizes come from a sparse list, each about 1.4 times the one before, and a service that
+ * grows or shrinks by one mostly keeps its size, and then moves little more than the slots it must.
  *
- * Weights: a backend's turns come as often as its weight, against the greatest. The first round is everybody's, so that any weight above 0 gets at least one slot.
+ * Weights: a backend's turns come as often as its weight, against the greatest. The first round is
+ * everybody's, so that any weight above 0 gets at least one slot.
  *
- * Round robin: a backend stands in the ring as often as its weight over the greatest common divisor, evenly spaced, and with those of equal weight in sorted order. Long rings
- * are bounded by scaling the weights down, never to 0.
+ * Round robin: a backend stands in the ring as often as its weight over the greatest common
+ * divisor, evenly spaced, and with those of equal weight in sorted order. Long rings are bounded by
+ * scaling the weights down, never to 0.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -22,15 +27,18 @@
 #include "model/ring.h"
 
 #define MAGLEV_SLOTS_EACH 100
-#define RR_SLOTS_MAX 65536	/* or one for each backend, if those are more */
-#define INDEX_BITS 24		/* of a key: who. Enough for every ring_size that an ABI word holds */
+#define RR_SLOTS_MAX 65536 /* or one for each backend, if those are more */
+#define INDEX_BITS 24	   /* of a key: who. Enough for every ring_size that an ABI word holds */
 
-/* The smallest primes above 100 * 2^(i / 2), without those that no number of backends needs; the last is the greatest below 2^24. */
+/*
+ * The smallest primes above 100 * 2^(i / 2), without those that no number of backends needs; the
+ * last is the greatest below 2^24.
+ */
 static const uint32_t maglev_sizes[] = {
-	101,	211,	401,	569,	809,	1151,	1601,	 2267,	  3203,	   4547,    6421,
-	9059,	12809,	18119,	25601,	36209,	51203,	 72421,	  102407,  144817,  204803,
-	289637, 409609, 579263, 819229, 1158529, 1638431, 2317057, 3276803, 4634111, 6553621,
-	9268211, 13107229, 16777213,
+	101,	 211,	  401,	   569,	    809,     1151,     1601,	 2267,	  3203,
+	4547,	 6421,	  9059,	   12809,   18119,   25601,    36209,	 51203,	  72421,
+	102407,	 144817,  204803,  289637,  409609,  579263,   819229,	 1158529, 1638431,
+	2317057, 3276803, 4634111, 6553621, 9268211, 13107229, 16777213,
 };
 
 static bool takes_flows(const struct backend *backend)
@@ -41,15 +49,15 @@ static bool takes_flows(const struct backend *backend)
 /* Who is in the ring, in the order of the service. */
 struct member {
 	const struct backend *backend;
-	uint32_t weight;	/* in rr: times in the ring */
-	uint32_t slot, skip;	/* maglev: place in the permutation, and its step */
-	uint64_t turns;		/* maglev: how many there were */
+	uint32_t weight;     /* in rr: times in the ring */
+	uint32_t slot, skip; /* maglev: place in the permutation, and its step */
+	uint64_t turns;	     /* maglev: how many there were */
 };
 
 struct members {
 	struct member *member;
 	uint32_t n;
-	uint32_t greatest;	/* weight */
+	uint32_t greatest; /* weight */
 };
 
 static void members_free(struct members *members)
@@ -158,7 +166,10 @@ static void maglev_permute(struct member *member, uint32_t seed, uint32_t n_slot
 	member->skip = endpoint_hash_keyed(&plain, seed | 1ull << 32) % (n_slots - 1) + 1;
 }
 
-/* When a member's next turn is: the round, and within it the sorted order. Its n-th turn is in round n * greatest / weight. */
+/*
+ * When a member's next turn is: the round, and within it the sorted order. Its n-th turn is in
+ * round n * greatest / weight.
+ */
 static uint64_t maglev_turn(const struct members *members, uint32_t index)
 {
 	const struct member *member = &members->member[index];
@@ -243,8 +254,9 @@ static void rr_classes(const struct members *members, uint64_t *keys)
 }
 
 /*
- * Every place in the ring gets a time within one turn of it, then they are sorted. The k-th place of a member is at (k + phase) / weight; the n members of one weight
- * have the phases 0.5/n, 1.5/n, ..., and so follow each other evenly.
+ * Every place in the ring gets a time within one turn of it, then they are sorted. The k-th place
+ * of a member is at (k + phase) / weight; the n members of one weight have the phases 0.5/n, 1.5/n,
+ * ..., and so follow each other evenly.
  */
 static void rr_times(const struct members *members, const uint64_t *classes, uint64_t *keys)
 {
@@ -259,7 +271,8 @@ static void rr_times(const struct members *members, const uint64_t *classes, uin
 			uint32_t index = classes[first + rank];
 
 			for (uint64_t k = 0; k < weight; k++) {
-				uint64_t time = ((k * 2 * n + 2 * rank + 1) << 28) / (2 * n * weight);
+				uint64_t time =
+					((k * 2 * n + 2 * rank + 1) << 28) / (2 * n * weight);
 
 				keys[out++] = time << INDEX_BITS | index;
 			}
@@ -293,7 +306,8 @@ int ring_fill(const struct service *service, uint32_t seed, uint32_t *slots, uin
 	if (r)
 		return r;
 	if (wanted != n_slots)
-		return error_set(err, EINVAL, "a ring of %u slots where %u are needed", n_slots, wanted);
+		return error_set(err, EINVAL, "a ring of %u slots where %u are needed", n_slots,
+				 wanted);
 	if (!n_slots)
 		return 0;
 	r = members_collect(service, &members, err);

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * One service and its backends. Services of a few backends are searched from end to end; larger ones get an index (endpoint to place) the first time that they are
- * searched, so that building a service of n backends costs O(n). The index goes when places change, and is checked against the array whenever it is used.
+ * One service and its backends. Services of a few backends are searched from end to end; larger
+ * ones get an index (endpoint to place) the first time that they are searched, so that building a
+ * service of n backends costs O(n). The index goes when places change, and is checked against the
+ * array whenever it is used.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -10,12 +12,12 @@
 #include "model/endpoint.h"
 #include "model/model.h"
 
-#define INDEX_FROM 32	/* backends, below which no index is made */
+#define INDEX_FROM 32 /* backends, below which no index is made */
 
 struct backend_index {
-	size_t n;	/* backends that are in it */
-	size_t size;	/* of places, a power of two, at least twice n */
-	uint32_t place[];	/* in `backends`, plus one; 0: free */
+	size_t n;	  /* backends that are in it */
+	size_t size;	  /* of places, a power of two, at least twice n */
+	uint32_t place[]; /* in `backends`, plus one; 0: free */
 };
 
 static void index_drop(struct service *service)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Endpoints, weights and choices as people write them. Every parser takes the whole string, and its error names the token that is wrong.
+ * Endpoints, weights and choices as people write them. Every parser takes the whole string, and its
+ * error names the token that is wrong.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -10,11 +11,13 @@
 #include "model/endpoint.h"
 #include "model/model.h"
 
-#define ADDRESS_TEXT_MAX 46	/* INET6_ADDRSTRLEN */
-#define IPV4_MULTICAST 0xe0000000	/* 224.0.0.0 and all above: multicast, reserved, broadcast */
+#define ADDRESS_TEXT_MAX 46	  /* INET6_ADDRSTRLEN */
+#define IPV4_MULTICAST 0xe0000000 /* 224.0.0.0 and all above: multicast, reserved, broadcast */
 #define IPV4_LOOPBACK 127
 
-static const char *const forward_names[] = { [XLB_FORWARD_NAT] = "nat", [XLB_FORWARD_DNAT] = "dnat" };
+static const char *const forward_names[] = {
+	[XLB_FORWARD_NAT] = "nat", [XLB_FORWARD_DNAT] = "dnat"
+};
 static const char *const scheduler_names[] = {
 	[XLB_SCHEDULER_MAGLEV] = "maglev",
 	[XLB_SCHEDULER_RR] = "rr",
@@ -25,14 +28,12 @@ static const char *const owner_names[] = {
 	[XLB_OWNER_KUBERNETES] = "kubernetes",
 };
 static const char *const state_names[] = {
-	[XLB_BACKEND_FREE] = "free",
-	[XLB_BACKEND_ACTIVE] = "active",
-	[XLB_BACKEND_DRAINING] = "draining",
-	[XLB_BACKEND_DOWN] = "down",
+	[XLB_BACKEND_FREE] = "free",	     [XLB_BACKEND_ACTIVE] = "active",
+	[XLB_BACKEND_DRAINING] = "draining", [XLB_BACKEND_DOWN] = "down",
 	[XLB_BACKEND_RETIRED] = "retired",
 };
 
-#define NAME_OF(names, value) \
+#define NAME_OF(names, value)                                                                      \
 	((value) < sizeof(names) / sizeof((names)[0]) ? (names)[value] : "unknown")
 #define NAMES(names) names, sizeof(names) / sizeof((names)[0])
 
@@ -150,7 +151,8 @@ static const char *address_objection(const struct xlb_address *address, uint8_t 
 			return "is no address of a host";
 		if (byte[0] == IPV4_LOOPBACK)
 			return "is a loopback address, which no packet from outside has";
-		return word >= IPV4_MULTICAST ? "is a multicast, reserved or broadcast address" : NULL;
+		return word >= IPV4_MULTICAST ? "is a multicast, reserved or broadcast address" :
+						NULL;
 	}
 	if (!(address->word[0] | address->word[1] | address->word[2] | address->word[3]))
 		return "is no address of a host";
@@ -165,7 +167,10 @@ static const char *address_objection(const struct xlb_address *address, uint8_t 
 	return NULL;
 }
 
-/* Splits "ADDR:PORT", "[ADDR]:PORT", "ADDR" or "[ADDR]"; *ret_port is NULL where there is none. `text` is cut up. */
+/*
+ * Splits "ADDR:PORT", "[ADDR]:PORT", "ADDR" or "[ADDR]"; *ret_port is NULL where there is none.
+ * `text` is cut up.
+ */
 static bool endpoint_split(char *text, char **ret_address, char **ret_port)
 {
 	char *colon = strrchr(text, ':'), *bracket;
@@ -201,7 +206,10 @@ static int endpoint_parse(const char *whole, char *text, uint16_t default_port,
 	int r;
 
 	if (!endpoint_split(text, &address, &port))
-		return error_set(err, EINVAL, "%s: brackets belong around an IPv6 address, and a port behind them", whole);
+		return error_set(
+			err, EINVAL,
+			"%s: brackets belong around an IPv6 address, and a port behind them",
+			whole);
 	r = address_parse(address, &endpoint.address, &endpoint.family, err);
 	if (r)
 		return r;
@@ -232,7 +240,8 @@ int endpoint_parse_vip(const char *text, struct endpoint *ret_vip, struct error 
 	strcpy(copy, text);
 	slash = strchr(copy, '/');
 	if (!slash)
-		return error_set(err, EINVAL, "%s: no protocol given (ADDR:PORT/tcp or ADDR:PORT/udp)", text);
+		return error_set(err, EINVAL,
+				 "%s: no protocol given (ADDR:PORT/tcp or ADDR:PORT/udp)", text);
 	*slash++ = '\0';
 	r = endpoint_parse(text, copy, 0, &vip, err);
 	if (r)
