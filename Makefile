@@ -23,8 +23,8 @@ LIBRARY_LIBS := $(shell $(PKG_CONFIG) --libs $(LIBRARIES) 2>/dev/null)
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition -Wpointer-arith -Wwrite-strings \
 	-Wundef -Wvla -Wformat=2 $(if $(WERROR),-Werror)
 HARDENING := -fstack-protector-strong -fPIE -D_FORTIFY_SOURCE=2 -fstack-clash-protection -fcf-protection
-SANITIZERS := $(if $(SANITIZE),-fsanitize=address$(comma)undefined -fno-omit-frame-pointer)
 comma := ,
+SANITIZERS := $(if $(SANITIZE),-fsanitize=address$(comma)undefined -fno-omit-frame-pointer)
 
 CFLAGS ?= -O2 -g
 XLB_CFLAGS := -std=gnu11 $(WARNINGS) $(if $(SANITIZE),,$(HARDENING)) $(SANITIZERS) -D_GNU_SOURCE -DXLB_VERSION='"$(VERSION)"' \

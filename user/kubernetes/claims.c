@@ -157,20 +157,8 @@ void claims_free(struct claims *claims)
 	struct lookup_entry *entry;
 
 	while ((entry = lookup_any(&claims->contests))) {
-		struct contest *contest = lookup_object(entry, struct contest, entry);
-
-		/* The claims of a group are one array, which goes with the last of them. */
-		while (contest->claims) {
-			struct group *group = contest->claims->group;
-
-			for (size_t i = 0; i < group->n_claims; i++)
-				leave(claims, &group->claims[i]);
-			free(group->claims);
-			group->claims = NULL;
-			group->n_claims = 0;
-		}
 		lookup_remove(&claims->contests, entry);
-		free(contest);
+		free(lookup_object(entry, struct contest, entry));
 	}
 	lookup_free(&claims->contests);
 	*claims = (struct claims){};

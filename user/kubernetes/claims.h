@@ -51,7 +51,7 @@ struct claim *contest_winner(const struct contest *contest);
 /* Call when done with a contest: one that nobody is in any more is freed. */
 void claims_release(struct claims *claims, struct contest *contest);
 struct contest *claims_find(const struct claims *claims, const struct endpoint *vip);
-/* groups must have been updated to no claims, or be about to be freed */
+/* The groups' claims go with the groups (store_free()), which must be next. */
 void claims_free(struct claims *claims);
 
 #endif

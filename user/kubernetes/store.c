@@ -190,6 +190,7 @@ void store_free(struct store *store)
 
 		kube_service_free(group->service);
 		lookup_remove(&store->groups, entry);
+		free(group->claims);
 		free(group->sets);
 		free(group->key);
 		free(group);

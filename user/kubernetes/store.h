@@ -23,7 +23,7 @@ struct group {
 	bool changed;			/* is on the list below */
 	struct group *next_changed;
 
-	/* Owned by claims.c. */
+	/* Kept by claims.c. */
 	struct claim *claims;		/* VIPs that this Service asks for */
 	size_t n_claims;
 	uint64_t warned;		/* hash of the warnings that were given last */
@@ -36,7 +36,7 @@ struct store {
 	size_t n_services, n_endpoints;
 };
 
-void store_free(struct store *store);	/* groups must not have claims any more */
+void store_free(struct store *store);
 
 /*
  * Takes over the object, also when it fails. What is equal to what is there changes nothing.
