@@ -374,7 +374,9 @@ static void set_limits(struct api_request *request)
 
 	curl_easy_setopt(handle, CURLOPT_CONNECTTIMEOUT, (long)request->api->timeout_s);
 	if (request->stream_s) {
-		curl_easy_setopt(handle, CURLOPT_TIMEOUT, (long)request->stream_s);
+		/* A server that forgot its own time-out is left. */
+		curl_easy_setopt(handle, CURLOPT_TIMEOUT,
+				 (long)request->stream_s + request->api->timeout_s);
 	} else {
 		/* Slow is fine, silent is not. */
 		curl_easy_setopt(handle, CURLOPT_LOW_SPEED_LIMIT, 1L);

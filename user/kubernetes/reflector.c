@@ -17,7 +17,6 @@ enum {
 	PAGE = 500,
 	WATCH_MIN_S = 300,
 	WATCH_SPAN_S = 300,
-	WATCH_MARGIN_S = 30,	/* a server that forgot its time-out is left after so much more */
 	HTTP_GONE = 410,
 };
 
@@ -447,7 +446,7 @@ static void begin(struct reflector *reflector)
 						.done = on_done };
 	_cleanup_(free_pointer) char *path = NULL;
 	unsigned int timeout_s = reflector->kube->options.watch_timeout_s ?:
-				 WATCH_MIN_S + random() % WATCH_SPAN_S;
+				 WATCH_MIN_S + retry_random(WATCH_SPAN_S);
 	struct api_result result = {};
 
 	json_stream_free(reflector->stream);
@@ -460,7 +459,7 @@ static void begin(struct reflector *reflector)
 	else
 		path = make_list_path(reflector);
 	if (path && reflector->stream &&
-	    api_get(reflector->api, path, reflector->watching ? timeout_s + WATCH_MARGIN_S : 0,
+	    api_get(reflector->api, path, reflector->watching ? timeout_s : 0,
 		    &calls, reflector, &reflector->request) >= 0)
 		return;
 	result.code = error_set(&result.error, ENOMEM, "out of memory");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "kubernetes/retry.h"
 
-#include <stdlib.h>
+#include <sys/random.h>
 
 #include "kubernetes/api.h"
 
@@ -14,6 +14,15 @@ enum {
 
 static const uint64_t quiet_ns = 120ull * 1000000000;
 
+unsigned int retry_random(unsigned int n)
+{
+	uint32_t word = 0;
+
+	/* Without entropy yet (EINTR, early boot) there is no jitter this once. */
+	(void)!getrandom(&word, sizeof(word), GRND_NONBLOCK);
+	return word % n;
+}
+
 static unsigned int next_delay_ms(struct retry *retry, uint64_t now_ns)
 {
 	if (!retry->base_ms || (retry->last_ns && now_ns - retry->last_ns > quiet_ns))
@@ -21,7 +30,7 @@ static unsigned int next_delay_ms(struct retry *retry, uint64_t now_ns)
 	else if (retry->base_ms < LAST_MS)
 		retry->base_ms = retry->base_ms * 2 < LAST_MS ? retry->base_ms * 2 : LAST_MS;
 	retry->last_ns = now_ns;
-	return retry->base_ms + random() % retry->base_ms;
+	return retry->base_ms + retry_random(retry->base_ms);
 }
 
 bool retry_after_failure(struct retry *retry, const struct api_result *result, bool patient,

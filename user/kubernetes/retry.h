@@ -26,5 +26,7 @@ struct retry {
 bool retry_after_failure(struct retry *retry, const struct api_result *result, bool patient,
 			 uint64_t now_ns, unsigned int *ret_delay_ms);
 void retry_success(struct retry *retry);
+/* 0..n-1, from the kernel: nodes that failed together must not come back together. */
+unsigned int retry_random(unsigned int n);
 
 #endif
