@@ -13,8 +13,6 @@
 /* How many values the kernel hands over for an element: one for each possible CPU. Set by lbctl. */
 const volatile __u32 cpus = 1;
 
-#define TEXT_MAX 56
-
 /* The parts of the kernel's types that are read; CO-RE finds where they are. */
 struct seq_file;
 
@@ -30,32 +28,6 @@ struct bpf_iter__bpf_map_elem {
 	void *key;
 	void *value;
 } __attribute__((preserve_access_index));
-
-static __always_inline void text_backend(char *text, const struct xlb_address *address, __be16 port,
-					 __u8 family)
-{
-	__u64 arguments[2] = { (__u64)(unsigned long)address, bpf_ntohs(port) };
-
-	if (family == XLB_IPV6)
-		bpf_snprintf(text, TEXT_MAX, "[%pI6c]:%u", arguments, sizeof(arguments));
-	else
-		bpf_snprintf(text, TEXT_MAX, "%pI4:%u", arguments, sizeof(arguments));
-}
-
-static __always_inline void text_service(char *text, const struct xlb_address *address, __be16 port,
-					 __u8 family, __u8 protocol)
-{
-	__u64 arguments[2] = { (__u64)(unsigned long)address, bpf_ntohs(port) };
-
-	if (family == XLB_IPV6 && protocol == XLB_UDP)
-		bpf_snprintf(text, TEXT_MAX, "[%pI6c]:%u/udp", arguments, sizeof(arguments));
-	else if (family == XLB_IPV6)
-		bpf_snprintf(text, TEXT_MAX, "[%pI6c]:%u/tcp", arguments, sizeof(arguments));
-	else if (protocol == XLB_UDP)
-		bpf_snprintf(text, TEXT_MAX, "%pI4:%u/udp", arguments, sizeof(arguments));
-	else
-		bpf_snprintf(text, TEXT_MAX, "%pI4:%u/tcp", arguments, sizeof(arguments));
-}
 
 static __always_inline const char *state_name(__u32 id)
 {
@@ -76,9 +48,7 @@ int xlb_counters(struct bpf_iter__bpf_map_elem *ctx)
 	struct seq_file *seq = ctx->meta->seq;
 	const struct xlb_backend_stats *stats = ctx->value;
 	const __u32 *key = ctx->key;
-	struct xlb_address service_address, backend_address;
 	__u64 packets = 0, bytes = 0, begun = 0;
-	char service[TEXT_MAX], backend[TEXT_MAX];
 
 	if (ctx->meta->seq_num == 0)
 		BPF_SEQ_PRINTF(seq, "%-24s %-24s %-8s %12s %14s %10s\n", "SERVICE", "BACKEND",
@@ -90,13 +60,8 @@ int xlb_counters(struct bpf_iter__bpf_map_elem *ctx)
 		bytes += stats[i].to_backend.bytes;
 		begun += stats[i].flows;
 	}
-	service_address = stats->service_address;
-	backend_address = stats->backend_address;
-	text_service(service, &service_address, stats->service_port, stats->family,
-		     stats->protocol);
-	text_backend(backend, &backend_address, stats->backend_port, stats->family);
-	BPF_SEQ_PRINTF(seq, "%-24s %-24s %-8s %12llu %14llu %10llu\n", service, backend,
-		       state_name(*key), packets, bytes, begun);
+	BPF_SEQ_PRINTF(seq, "%-24s %-24s %-8s %12llu %14llu %10llu\n", stats->service,
+		       stats->backend, state_name(*key), packets, bytes, begun);
 	return 0;
 }
 

@@ -26,6 +26,8 @@
 
 /* "namespace/name:port" of Kubernetes: 63 + 1 + 63 + 1 + 15, and a NUL */
 #define XLB_NAME_MAX 160
+/* An address in brackets with port and protocol, and a NUL: 2 + 39 + 6 + 4 + 1, rounded up. */
+#define XLB_TEXT_MAX 56
 #define XLB_WEIGHT_MAX 65535
 /* slots of `services` that a lookup may visit from the key's home slot */
 #define XLB_SERVICE_PROBES 16
@@ -350,18 +352,13 @@ struct xlb_count {
  * they are. `flows` counts the flows that began; those that go on can be read from `flows`.
  */
 struct xlb_backend_stats {
-	struct xlb_address service_address;
-	struct xlb_address backend_address;
-	__be16 service_port;
-	__be16 backend_port;
-	__u8 protocol;		/* enum xlb_protocol */
-	__u8 family;		/* enum xlb_family */
-	__u16 pad;
+	char service[XLB_TEXT_MAX];	/* "192.0.2.10:80/tcp", for those who read dumps */
+	char backend[XLB_TEXT_MAX];	/* "10.0.0.5:8080" */
 	struct xlb_count to_backend;
 	struct xlb_count to_client;
 	__u64 flows;
 };
-_Static_assert(sizeof(struct xlb_backend_stats) == 80, "ABI");
+_Static_assert(sizeof(struct xlb_backend_stats) == 152, "ABI");
 
 /* A service in maps that serve both families: IPv6 after IPv4. `slots` is xlb_config.services. */
 #define XLB_SERVICE_KEY(family, id, slots) ((__u32)(id) + ((family) == XLB_IPV6 ? (slots) : 0))
@@ -372,11 +369,7 @@ _Static_assert(sizeof(struct xlb_backend_stats) == 80, "ABI");
  * zero.
  */
 struct xlb_service_stats {
-	struct xlb_address address;
-	__be16 port;
-	__u8 protocol;		/* enum xlb_protocol */
-	__u8 family;		/* enum xlb_family */
-	__u32 pad;
+	char service[XLB_TEXT_MAX];
 	struct xlb_count to_backend;
 	struct xlb_count to_client;
 	__u64 flows;
@@ -384,7 +377,7 @@ struct xlb_service_stats {
 	struct xlb_count refused;
 	struct xlb_count dropped;	/* see `drops` for why */
 };
-_Static_assert(sizeof(struct xlb_service_stats) == 96, "ABI");
+_Static_assert(sizeof(struct xlb_service_stats) == 128, "ABI");
 
 /* `service_info`: by XLB_SERVICE_KEY(). What the packet path does not need. */
 struct xlb_service_info {

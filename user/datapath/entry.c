@@ -49,24 +49,39 @@ static int update_failed(struct datapath *dp, enum map_id id, int error, struct 
 	return error_set(err, error, "%s/%s: %s", dp->pin_dir, map_name(id), strerror(error));
 }
 
+static void text_copy(char to[XLB_TEXT_MAX], const char *text)
+{
+	memcpy(to, text, strnlen(text, XLB_TEXT_MAX - 1));
+}
+
 int backend_stats_make(struct datapath *dp, uint32_t id, struct error *err)
 {
 	_cleanup_(free_pointer) char *values = map_values_new(dp, MAP_BACKEND_STATS);
 	const struct xlb_backend *backend = backend_at(dp, id);
+	struct endpoint vip = {
+		.address = backend->vip,
+		.port = ntohs(backend->vip_port),
+		.family = backend->family,
+		.protocol = backend->protocol,
+	};
+	struct endpoint endpoint = {
+		.address = backend->address,
+		.port = ntohs(backend->port),
+		.family = backend->family,
+	};
+	char service_text[ENDPOINT_TEXT_MAX], backend_text[ENDPOINT_TEXT_MAX];
 	int r;
 
 	if (!values)
 		return error_set(err, ENOMEM, "out of memory");
+	endpoint_format(&vip, service_text);
+	endpoint_format_backend(&endpoint, backend_text);
 	for (int cpu = 0; cpu < dp->cpus; cpu++) {
 		struct xlb_backend_stats *stats =
 			(void *)(values + cpu * map_stride(MAP_BACKEND_STATS));
 
-		stats->service_address = backend->vip;
-		stats->backend_address = backend->address;
-		stats->service_port = backend->vip_port;
-		stats->backend_port = backend->port;
-		stats->protocol = backend->protocol;
-		stats->family = backend->family;
+		text_copy(stats->service, service_text);
+		text_copy(stats->backend, backend_text);
 	}
 	r = element_make(dp->maps[MAP_BACKEND_STATS].fd, id, values);
 	return r ? update_failed(dp, MAP_BACKEND_STATS, -r, err) : 0;
@@ -81,6 +96,7 @@ void backend_stats_delete(struct datapath *dp, uint32_t id)
 static int service_stats_put(struct datapath *dp, const struct endpoint *vip, uint32_t key)
 {
 	_cleanup_(free_pointer) char *values = map_values_new(dp, MAP_SERVICE_STATS);
+	char text[ENDPOINT_TEXT_MAX];
 
 	if (!values)
 		return -ENOMEM;
@@ -88,10 +104,7 @@ static int service_stats_put(struct datapath *dp, const struct endpoint *vip, ui
 		struct xlb_service_stats *stats =
 			(void *)(values + cpu * map_stride(MAP_SERVICE_STATS));
 
-		stats->address = vip->address;
-		stats->port = htons(vip->port);
-		stats->protocol = vip->protocol;
-		stats->family = vip->family;
+		text_copy(stats->service, endpoint_format(vip, text));
 	}
 	return bpf_map_update_elem(dp->maps[MAP_SERVICE_STATS].fd, &key, values, BPF_ANY) ? -errno :
 											    0;
