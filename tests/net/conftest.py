@@ -132,6 +132,9 @@ class Net:
             host.address("flannel.1", f"10.44.{number}.0/32", f"2001:db8:44:{number}::/128")
         NODE.route("10.44.1.0/24", "via", "10.44.1.0", "dev", "flannel.1", "onlink")
         other.route("10.44.0.0/32", "dev", "flannel.1")
+        # Replies that keep the client's address (dnat) are routed back through the node, as its users must see to.
+        other.route("192.0.2.0/24", "via", "10.44.0.0", "dev", "flannel.1", "onlink")
+        other.route("2001:db8:c::/64", "via", "2001:db8:44:0::", "dev", "flannel.1", "onlink")
         NODE.sh("ip neigh add 10.44.1.0 lladdr 02:00:00:00:05:01 dev flannel.1 nud permanent")
         other.sh("ip neigh add 10.44.0.0 lladdr 02:00:00:00:05:00 dev flannel.1 nud permanent")
         NODE.sh("ip -6 neigh add 2001:db8:44:1:: lladdr 02:00:00:00:05:01 dev flannel.1 nud permanent;"
