@@ -53,8 +53,8 @@ int api_new(const struct config *config, struct event_base *base, unsigned int t
 void api_free(struct api *api);		/* after all requests are done or cancelled */
 
 /*
- * path: "/api/v1/services?limit=500", escaped already. stream_s: 0, or a stream that the server is to
- * end after so long; where it does not, it is ended a request's time-out later (-ETIMEDOUT). All
+ * path: "/api/v1/services?limit=500", escaped already. stream_s: 0, or a stream that the server is
+ * to end after so long; where it does not, it is ended a request's time-out later (-ETIMEDOUT). All
  * results come through done(), later. -ENOMEM.
  */
 int api_get(struct api *api, const char *path, unsigned int stream_s, const struct api_calls *calls,

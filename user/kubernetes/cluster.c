@@ -24,6 +24,7 @@
 enum {
 	REQUEST_TIMEOUT_S = 30,
 	REDISCOVER_MS = 5000,
+	TOLD_MAX = 8,
 };
 
 /* Who may be in trouble; bits of cluster.failing. */
@@ -42,6 +43,8 @@ struct cluster {
 	const struct resource *found;	/* by the discovery under way */
 	unsigned int failing;		/* enum part, or'ed */
 	uint64_t failing_since_ns;
+	long told[TOLD_MAX];		/* statuses that this absence was told with; 0: no whole answer */
+	unsigned int n_told;
 	bool gave_up;
 };
 
@@ -133,24 +136,37 @@ static void give_up(struct cluster *cluster, const struct api_result *result)
 		cluster->kube->calls.failed(cluster->kube->arg, code, &err);
 }
 
+/* Whether this absence has not been told with this reason yet; remembers it. */
+static bool is_news(struct cluster *cluster, long status)
+{
+	for (unsigned int i = 0; i < cluster->n_told; i++)
+		if (cluster->told[i] == status)
+			return false;
+	if (cluster->n_told == TOLD_MAX)
+		return false;
+	cluster->told[cluster->n_told++] = status;
+	return true;
+}
+
 static void tell_failing(struct cluster *cluster, enum part part, const struct api_result *result,
 			 unsigned int delay_ms)
 {
 	struct kube *kube = cluster->kube;
-	bool first = !cluster->failing;
 	char line[sizeof(result->error.text) + 256];
 
+	if (!cluster->failing) {
+		cluster->failing_since_ns = clock_now_ns();
+		cluster->n_told = 0;
+	}
 	cluster->failing |= part;
 	snprintf(line, sizeof(line), "%s: %s; %s, trying again in %u.%u s", cluster->config->server,
 		 result->error.text, kube->options.watch ? "forwarding goes on" : "waiting",
 		 delay_ms / 1000, delay_ms % 1000 / 100);
 	kube_clean_text(line);
-	if (!first)
+	if (!is_news(cluster, result->code < 0 ? 0 : result->status))
 		kube_detail(kube, "%s", line);
 	else if (kube->calls.away)
 		kube->calls.away(kube->arg, line);
-	if (first)
-		cluster->failing_since_ns = clock_now_ns();
 }
 
 static void tell_working(struct cluster *cluster, enum part part)

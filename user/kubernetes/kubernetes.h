@@ -69,7 +69,7 @@ struct kube_calls {
 	void (*warning)(void *arg, const char *line);
 	void (*progress)(void *arg, const struct kube_progress *progress);
 	void (*detail)(void *arg, const char *line);	/* requests and choices, for -v */
-	/* the server cannot be used now; said once, with when it is tried again */
+	/* the server cannot be used now; said once for each kind of reason */
 	void (*away)(void *arg, const char *line);
 	void (*back)(void *arg, const char *line);	/* it can again */
 	/* without options.watch: it will come to nothing */

@@ -92,7 +92,7 @@ static bool read_output(struct plugin *plugin)
 		return false;
 	plugin->output_size += n;
 	plugin->output[plugin->output_size] = 0;
-	return plugin->output_size < OUTPUT_MAX;
+	return true;
 }
 
 /* Keeps the last bytes. */
@@ -115,14 +115,27 @@ static bool read_complaint(struct plugin *plugin)
 	return true;
 }
 
+/* Enough of it: the whole group ends. */
+static void end_with(struct plugin *plugin, const struct error *err)
+{
+	reap(plugin, true);
+	plugin->done(plugin->arg, NULL, 0, err);
+	plugin_free(plugin);
+}
+
 static void on_output(evutil_socket_t fd, short what, void *arg)
 {
 	struct plugin *plugin = arg;
+	struct error err;
 
 	(void)fd;
 	(void)what;
-	if (!read_output(plugin))
+	if (!read_output(plugin)) {
 		event_del(plugin->output_ready);
+	} else if (plugin->output_size > OUTPUT_MAX) {
+		error_set(&err, EFBIG, "exec plugin %s: printed more than 1 MB", plugin->name);
+		end_with(plugin, &err);
+	}
 }
 
 static void on_complaint(evutil_socket_t fd, short what, void *arg)
@@ -155,7 +168,7 @@ static void on_exit_of_plugin(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	while (read_output(plugin))
+	while (plugin->output_size <= OUTPUT_MAX && read_output(plugin))
 		;
 	while (read_complaint(plugin))
 		;
@@ -167,7 +180,7 @@ static void on_exit_of_plugin(evutil_socket_t fd, short what, void *arg)
 			  WEXITSTATUS(status), *plugin->complaint ? ": " : "", last_line(plugin));
 	else if (!plugin->output_size)
 		error_set(&err, EIO, "exec plugin %s: printed nothing", plugin->name);
-	else if (plugin->output_size >= OUTPUT_MAX)
+	else if (plugin->output_size > OUTPUT_MAX)
 		error_set(&err, EIO, "exec plugin %s: printed more than 1 MB", plugin->name);
 	plugin->done(plugin->arg, *err.text ? NULL : plugin->output, plugin->output_size, &err);
 	plugin_free(plugin);
@@ -180,11 +193,9 @@ static void on_late(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	reap(plugin, true);
 	error_set(&err, ETIMEDOUT, "exec plugin %s: no answer within %u s: killed", plugin->name,
 		  plugin->timeout_s);
-	plugin->done(plugin->arg, NULL, 0, &err);
-	plugin_free(plugin);
+	end_with(plugin, &err);
 }
 
 /* Ours after theirs: of two entries with the same name the first one counts for getenv(). */

@@ -3,7 +3,7 @@
  * Keeps the store's copy of one resource like the API server's: list, then watch from the version
  * of the list, for ever.
  *
- *	list pages -> replace in the store -> watch -> (end or cut) watch again from the last version
+ *	list pages -> replace in the store -> watch -> (end or cut) watch again from there
  *	                                            -> (410, in either form) list again
  *
  * A list takes effect as a whole, at its end; one that fails changes nothing. A bookmark moves the
