@@ -34,7 +34,7 @@ struct option_spec {
 	int id;		   /* its letter, or OPTION_LONG + n if it has none; > 0 */
 	const char *name;  /* the long name, without dashes */
 	const char *value; /* as --help shows it: "N", or its choices: "a|b"; NULL: takes none */
-	const char *help;  /* one line */
+	const char *help;  /* a phrase */
 };
 
 #define OPTION_LONG 256

@@ -223,6 +223,25 @@ int number_parse(const char *text, uint64_t min, uint64_t max, uint64_t *ret_num
 	return 0;
 }
 
+#define HELP_COLUMN 37
+#define HELP_WIDTH 62
+
+/* The text from HELP_COLUMN on, as many words in a line as fit. */
+static void print_wrapped(const char *text)
+{
+	while (strlen(text) > HELP_WIDTH) {
+		int length = HELP_WIDTH;
+
+		while (length > 0 && text[length] != ' ')
+			length--;
+		if (length == 0)
+			break;
+		printf("%.*s\n%*s", length, text, HELP_COLUMN, "");
+		text += length + 1;
+	}
+	puts(text);
+}
+
 void command_help_options(const struct option_spec *options)
 {
 	for (const struct option_spec *spec = options; spec && spec->id; spec++) {
@@ -231,9 +250,10 @@ void command_help_options(const struct option_spec *options)
 		snprintf(text, sizeof(text), "--%s%s%s", spec->name, spec->value ? " " : "",
 			 spec->value ? spec->value : "");
 		if (spec->id < OPTION_LONG)
-			printf("  -%c, %-30s %s\n", spec->id, text, spec->help);
+			printf("  -%c, %-30s ", spec->id, text);
 		else
-			printf("      %-30s %s\n", text, spec->help);
+			printf("      %-30s ", text);
+		print_wrapped(spec->help);
 	}
 }
 
