@@ -14,12 +14,14 @@ VIP = "192.0.2.10:80/tcp"
 
 @pytest.fixture(name="locked")
 def fixture_locked(world):
-    """A world with a service, whose lock somebody holds until the test closes world.lock."""
+    """A world with a service, whose lock somebody holds until the test calls world.unlock()."""
     world.ok("attach", "veth0", "--max-flows", "1024")
     world.ok("services", "add", VIP)
-    world.lock = os.open(world.root / PIN_DIR.lstrip("/"), os.O_RDONLY | os.O_DIRECTORY)
-    fcntl.flock(world.lock, fcntl.LOCK_EX)
+    lock = os.open(world.root / PIN_DIR.lstrip("/"), os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    world.unlock = lambda: fcntl.flock(lock, fcntl.LOCK_UN)
     yield world
+    os.close(lock)
 
 
 @pytest.mark.parametrize("words", [
@@ -37,11 +39,12 @@ def test_writer_waits_and_says_so(locked, words):
             f"lbctl: waiting for the lock of {PIN_DIR}, which another lbctl holds\n"
         time.sleep(0.1)
         assert process.poll() is None and locked.state() == before
-        os.close(locked.lock)
+        locked.unlock()
         assert process.wait(30) == 0
         assert all("dispatcher" in line for line in process.stderr.read().splitlines())
     finally:
-        process.kill()
+        # Or else what still waits would hold the other end of stderr.
+        locked.unlock()
         process.communicate()
 
 
@@ -49,7 +52,10 @@ def test_reader_does_not_wait(locked):
     assert len(locked.json("services", "list")) == 1
     assert locked.json("backends", "list") == []
     assert locked.json("status")["attached"]
-    os.close(locked.lock)
+
+
+def test_nothing_to_wait_for_if_it_cannot_be_done(locked):
+    assert locked.fails("attach", "veth1", "eth9") == "eth9: no such device"
 
 
 def test_many_writers_lose_nothing(world):

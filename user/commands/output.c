@@ -11,6 +11,9 @@
 
 #define COLUMNS_MAX 16
 
+/* Six digits are enough for a percentage. */
+#define FLAGS (JSON_COMPACT | JSON_REAL_PRECISION(6))
+
 struct cell {
 	size_t text; /* where it begins in `text` of the table */
 	unsigned int length;
@@ -163,7 +166,7 @@ int print_json(json_t *value)
 {
 	int status = STATUS_OK;
 
-	if (!value || json_dumpf(value, stdout, JSON_COMPACT | JSON_ENCODE_ANY) < 0)
+	if (!value || json_dumpf(value, stdout, FLAGS | JSON_ENCODE_ANY) < 0)
 		status = fail(
 			"the JSON could not be made: out of memory, or text that is not UTF-8");
 	else
@@ -180,7 +183,7 @@ void json_list_add(struct json_list *list, json_t *value)
 		return;
 	}
 	fputs(list->n++ ? ",\n" : "[", stdout);
-	list->failed = json_dumpf(value, stdout, JSON_COMPACT) < 0;
+	list->failed = json_dumpf(value, stdout, FLAGS) < 0;
 	json_decref(value);
 }
 
