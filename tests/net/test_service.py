@@ -95,7 +95,10 @@ def test_connections_to_a_removed_backend_are_reset(net, three):
     world.lbctl("backends", "del", key, "10.0.1.2:8080")
     start = time.monotonic()
     tell(process, "half")
-    tell(process, "last")
+    try:
+        tell(process, "last")
+    except BrokenPipeError:
+        pass    # it ended at the first write already
     assert process.wait(5) != 0 and time.monotonic() - start < 3
 
 
