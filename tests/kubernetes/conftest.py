@@ -89,6 +89,8 @@ def lab(session_lab):
     world.lbctl("attach", "eth0")
     session_lab.start_watch()
     yield session_lab
+    if "kube-apiserver" not in session_lab.plane.processes:
+        session_lab.plane.start_api()
     session_lab.stop_watch()
     session_lab.kubectl("delete", "deployments,pods", "--all", "--grace-period=0", "--force", check=False)
     for service in json.loads(session_lab.kubectl("get", "services", "-o", "json").stdout)["items"]:

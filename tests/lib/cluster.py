@@ -218,7 +218,9 @@ class Bodies:
                         self.bury(self.key(event["object"]))
                     elif event["type"] in ("ADDED", "MODIFIED"):
                         self.seen(event["object"])
-            except (OSError, ValueError, urllib.error.URLError):
+            except (OSError, ValueError, urllib.error.URLError, world.Failed) as error:
+                if isinstance(error, world.Failed):
+                    print(f"bodies: {error}", flush=True)
                 time.sleep(0.1)
 
     @staticmethod
@@ -233,6 +235,9 @@ class Bodies:
 
     def give(self, address, name):
         netns = "pod-" + address.replace(".", "-")
+        # kwok hands out an address again while the last Pod that had it is still being deleted.
+        for key in [key for key, body in self.bodies.items() if body[0] == netns]:
+            self.bury(key)
         port = "p" + "".join(f"{int(part):02x}" for part in address.split("."))
         prefix = world.json.loads(world.run("ip", "-j", "addr", "show", self.bridge).stdout)
         length = prefix[0]["addr_info"][0]["prefixlen"]

@@ -135,9 +135,8 @@ def test_lbctl_killed_at_any_time_leaves_forwarding(net, three):
                               stdout=subprocess.PIPE)
     generator = random.Random(1)
     for number in range(40):
-        verb = ("add", "del")[number % 2]
-        process = subprocess.Popen([world.LBCTL, "backends", verb, key, "10.0.3.3:8080"],
-                                   stderr=subprocess.DEVNULL)
+        change = (["add", key, "10.0.3.3:8080", "--weight", "0"], ["del", key, "10.0.3.3:8080"])[number % 2]
+        process = subprocess.Popen([world.LBCTL, "backends", *change], stderr=subprocess.DEVNULL)
         time.sleep(generator.uniform(0, 0.02))
         process.kill()
         process.wait()
