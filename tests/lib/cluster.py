@@ -4,11 +4,13 @@ Pods) on the sandbox's loopback, and a body for every Pod: a network namespace w
 server answers `Hostname: <pod name>`."""
 
 import base64
+import collections
 import ctypes
 import json
 import os
 import pathlib
 import signal
+import socket
 import ssl
 import subprocess
 import threading
@@ -188,13 +190,16 @@ class ControlPlane:
                               f"{count} endpoints of {service}", 0.05)
 
 
+Body = collections.namedtuple("Body", "address netns port server")
+
+
 class Bodies:
     """Gives Pods bodies as they get addresses, behind a bridge of the node, and takes them away when the Pods go."""
 
     def __init__(self, plane, bridge="cni0", gateway="10.244.0.1/16", port=8080):
         self.plane, self.bridge, self.port = plane, bridge, port
         self.gateway = gateway.split("/", maxsplit=1)[0]
-        self.bodies, self.stopping = {}, False
+        self.bodies, self.made, self.stopping = {}, 0, False
         world.run("ip", "link", "add", bridge, "type", "bridge")
         world.NODE.address(bridge, gateway)
         world.run("ip", "link", "set", bridge, "up")
@@ -234,24 +239,25 @@ class Bodies:
         return self.key(pod)
 
     def give(self, address, name):
-        netns = "pod-" + address.replace(".", "-")
         # kwok hands out an address again while the last Pod that had it is still being deleted.
-        for key in [key for key, body in self.bodies.items() if body[0] == netns]:
+        for key in [key for key, body in self.bodies.items() if body.address == address]:
             self.bury(key)
-        port = "p" + "".join(f"{int(part):02x}" for part in address.split("."))
+        self.made += 1
+        netns, port = f"pod-{self.made}", f"pod{self.made}"
         prefix = world.json.loads(world.run("ip", "-j", "addr", "show", self.bridge).stdout)
         length = prefix[0]["addr_info"][0]["prefixlen"]
         world.sh(f"ip netns add {netns}; ip link add {port} type veth peer name eth0 netns {netns};"
                  f"ip link set {port} master {self.bridge} up; enter='nsenter --net=/run/netns/{netns}';"
                  f"$enter ip addr add {address}/{length} dev eth0; $enter ip link set eth0 up;"
                  f"$enter ip link set lo up; $enter ip route add default via {self.gateway}")
-        return netns, start_in(netns, lambda: HttpServer(name, self.port))
+        return Body(address, netns, port, start_in(netns, lambda: HttpServer(name, self.port)))
 
     def bury(self, key):
-        netns, server = self.bodies.pop(key, (None, None))
-        if netns:
-            server.close()
-            world.run("ip", "netns", "del", netns, check=False)
+        body = self.bodies.pop(key, None)
+        if body:
+            body.server.close()
+            world.run("ip", "link", "del", body.port, check=False)
+            world.run("ip", "netns", "del", body.netns, check=False)
 
 
 def start_in(netns, make):
@@ -274,7 +280,6 @@ class HttpServer:
     """Answers every request with the Pod's name."""
 
     def __init__(self, name, port):
-        import socket
         self.answer = f"Hostname: {name}\n".encode()
         self.socket = socket.create_server(("::", port), family=socket.AF_INET6, backlog=256,
                                            dualstack_ipv6=True)
@@ -301,4 +306,5 @@ class HttpServer:
             connection.sendall(head + self.answer)
 
     def close(self):
+        self.socket.shutdown(socket.SHUT_RDWR)    # wakes accept(), which would keep the namespace alive
         self.socket.close()
