@@ -60,8 +60,7 @@ static void clock_choose(struct xlb_config *config)
 	clock_getres(CLOCK_MONOTONIC_COARSE, &tick);
 	config->hz = tick.tv_nsec ? 1000000000 / tick.tv_nsec : 1;
 	/* The power of two nearest to hz, so that a tick is nearest to a second. */
-	while ((1ull << (shift + 1)) - config->hz < config->hz - (1ull << shift) &&
-	       1ull << shift < config->hz)
+	while (3ull << shift < 2ull * config->hz)
 		shift++;
 	config->tick_shift = shift;
 	for (int state = 0; state < XLB_FLOW_STATES; state++)
