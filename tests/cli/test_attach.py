@@ -232,3 +232,18 @@ def test_root_without_a_capability(world):
                          ids=" ".join)
 def test_nothing_attached(world, words):
     assert "lbctl attach" in world.fails(*words)
+
+
+def test_kernel_without_types(world):
+    """BTF is what the programs are fitted to the running kernel by."""
+    world.run("mount", "-t", "tmpfs", "tmpfs", "/sys/kernel/btf")
+    assert "BTF" in world.fails("attach", "veth0")
+    assert world.pins() is None and not xdp_on(world, "veth0")
+
+
+def test_bpffs_is_mounted_at_need(world):
+    world.run("umount", "/sys/fs/bpf")
+    attach(world, "veth0")
+    assert "xdp" in world.pins()
+    world.ok("detach", "veth0")
+    assert world.pins() is None
