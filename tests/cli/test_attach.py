@@ -247,3 +247,43 @@ def test_bpffs_is_mounted_at_need(world):
     assert "xdp" in world.pins()
     world.ok("detach", "veth0")
     assert world.pins() is None
+
+
+def uplink(world):
+    """The device that config names, by index."""
+    pinned = f"{PIN_DIR}/config"
+    return json.loads(world.run("bpftool", "-j", "map", "dump", "pinned", pinned))[0]["formatted"][
+        "value"]["uplink"]
+
+
+def index(world, device):
+    return json.loads(world.run("ip", "-j", "link", "show", device))[0]["ifindex"]
+
+
+def test_device_that_goes_away(world):
+    attach(world, "veth0", "veth1")
+    world.ok("services", "add", "192.0.2.10:80/tcp")
+    assert uplink(world) == index(world, "veth0")
+    world.run("ip", "link", "del", "veth0")
+    assert set(devices(world)) == {"veth1"}
+    assert world.fails("detach", "veth0").startswith("veth0: not attached;")
+    # The next command that attaches takes another one for the first.
+    attach(world, "bridge0")
+    assert uplink(world) == index(world, "veth1")
+    world.run("ip", "link", "del", "veth1")
+    world.ok("detach", "bridge0")
+    assert world.pins() is None
+
+
+def test_device_that_comes_again(world):
+    attach(world, "veth0")
+    world.ok("services", "add", "192.0.2.10:80/tcp")
+    world.run("ip", "link", "del", "veth0")
+    assert devices(world) == {} and len(world.json("services", "list")) == 1
+    world.run("ip", "link", "add", "veth0", "type", "veth", "peer", "name", "peer0")
+    attach(world, "veth0")
+    assert uplink(world) == index(world, "veth0")
+    assert len(world.json("services", "list")) == 1
+    world.run("ip", "link", "del", "veth0")
+    world.ok("detach", "--all")
+    assert world.pins() is None

@@ -87,6 +87,16 @@ def test_port_is_the_services_by_default(with_one):
         [ONE, "198.51.100.7:80", "[2001:db8:1::7]:80", "[2001:db8:1::8]:80"]
 
 
+def test_list_is_sorted(with_one):
+    for address in ("198.51.100.10", "198.51.100.9", "198.51.100.5:80", "10.0.0.1"):
+        with_one.ok("backends", "add", VIP, address)
+    with_one.ok("services", "add", "192.0.2.9:80/tcp")
+    assert [each["address"] for each in with_one.json("backends", "list")] == \
+        ["10.0.0.1:80", "198.51.100.5:80", ONE, "198.51.100.9:80", "198.51.100.10:80"]
+    assert [each["service"] for each in with_one.json("services", "list")] == \
+        ["192.0.2.9:80/tcp", VIP]
+
+
 def test_one_endpoint_behind_two_services(with_one):
     with_one.ok("services", "add", "192.0.2.11:80/tcp")
     with_one.ok("backends", "add", "192.0.2.11:80/tcp", ONE, "--weight", "9")

@@ -251,14 +251,11 @@ static int device_index(const char *device, uint32_t *ret_ifindex, struct error 
 /* Writes down what the device is now. */
 static int attach_record(struct datapath *dp, uint32_t ifindex, bool native, struct error *err)
 {
-	struct device *device = device_find(dp, ifindex), *uplink;
-	struct xlb_config *config = config_of(dp);
+	struct device *device = device_find(dp, ifindex);
 
 	device->entry.flags |= XLB_DEVICE_XDP | (native ? XLB_DEVICE_REDIRECT : 0);
 	device->entry.mode = native ? XLB_ATTACH_NATIVE : XLB_ATTACH_GENERIC;
-	uplink = device_find(dp, config->uplink);
-	if (!uplink || !(uplink->entry.flags & XLB_DEVICE_XDP))
-		__atomic_store_n(&config->uplink, ifindex, __ATOMIC_RELEASE);
+	uplink_choose(dp);
 	return device_save(dp, device, err);
 }
 
@@ -352,7 +349,6 @@ static int detach_xdp(struct datapath *dp, uint32_t ifindex, const struct xdp_st
 /* After XDP: tc goes too, but for what a device that backends are reached by needs. */
 static int detach_record(struct datapath *dp, uint32_t ifindex, struct error *err)
 {
-	struct xlb_config *config = config_of(dp);
 	struct device *device = device_find(dp, ifindex);
 	int r = 0;
 
@@ -361,14 +357,7 @@ static int detach_record(struct datapath *dp, uint32_t ifindex, struct error *er
 		device->entry = (struct xlb_device){};
 		device_forget(dp, ifindex);
 	}
-	if (config->uplink == ifindex) {
-		uint32_t next = 0;
-
-		for (size_t i = 0; i < dp->n_devices && !next; i++)
-			if (dp->devices[i].entry.flags & XLB_DEVICE_XDP)
-				next = dp->devices[i].ifindex;
-		__atomic_store_n(&config->uplink, next, __ATOMIC_RELEASE);
-	}
+	uplink_choose(dp);
 	if (devices_attached(dp))
 		r = devices_mend(dp, err);
 	else

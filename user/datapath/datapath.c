@@ -255,6 +255,7 @@ int datapath_destroy(struct datapath *dp, struct error *err)
 
 	if (!dp->locked)
 		return error_set(err, EINVAL, "%s: removed without the lock", dp->pin_dir);
+	devices_forget_gone(dp);
 	if (devices_attached(dp))
 		return error_set(err, EBUSY, "%s: still attached to a device", dp->pin_dir);
 	snprintf(going, sizeof(going), "%s-old", dp->pin_dir);

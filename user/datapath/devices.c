@@ -113,6 +113,30 @@ size_t devices_attached(const struct datapath *dp)
 	return n;
 }
 
+void uplink_choose(struct datapath *dp)
+{
+	struct xlb_config *config = config_of(dp);
+	struct device *device = device_find(dp, config->uplink);
+	uint32_t uplink = 0;
+
+	if (device && device->entry.flags & XLB_DEVICE_XDP)
+		return;
+	for (size_t i = 0; i < dp->n_devices && !uplink; i++)
+		if (dp->devices[i].entry.flags & XLB_DEVICE_XDP)
+			uplink = dp->devices[i].ifindex;
+	__atomic_store_n(&config->uplink, uplink, __ATOMIC_RELEASE);
+}
+
+void devices_forget_gone(struct datapath *dp)
+{
+	char name[IF_NAMESIZE];
+
+	for (size_t i = dp->n_devices; i > 0; i--)
+		if (dp->devices[i - 1].entry.flags &&
+		    !if_indextoname(dp->devices[i - 1].ifindex, name))
+			device_forget(dp, dp->devices[i - 1].ifindex);
+}
+
 /* Puts the tc programs that a device needs on it, if they are not there. */
 static int device_arm(struct datapath *dp, struct device *device, struct error *err)
 {
@@ -172,14 +196,9 @@ void devices_tidy(struct datapath *dp)
 /* What is known of a device, against what is so. */
 static int device_mend(struct datapath *dp, struct device *device, struct error *err)
 {
-	char name[IF_NAMESIZE];
 	struct xdp_state xdp;
 	int r = 0;
 
-	if (!if_indextoname(device->ifindex, name)) {
-		device_forget(dp, device->ifindex);
-		return 0;
-	}
 	if (device->entry.flags & XLB_DEVICE_XDP && !xdp_look(dp, device->ifindex, &xdp) &&
 	    xdp.owner != XDP_OURS) {
 		device->entry.flags &= ~(XLB_DEVICE_XDP | XLB_DEVICE_REDIRECT);
@@ -204,6 +223,7 @@ int devices_mend(struct datapath *dp, struct error *err)
 {
 	int r = 0;
 
+	devices_forget_gone(dp);
 	for (size_t i = dp->n_devices; !r && i > 0; i--)
 		if (dp->devices[i - 1].entry.flags)
 			r = device_mend(dp, &dp->devices[i - 1], err);
@@ -212,6 +232,7 @@ int devices_mend(struct datapath *dp, struct error *err)
 		if (r == -ENODEV)
 			r = 0;
 	}
+	uplink_choose(dp);
 	if (!r)
 		devices_tidy(dp);
 	return r;

@@ -206,6 +206,10 @@ void device_unwatch(struct datapath *dp, uint32_t ifindex);
 void devices_tidy(struct datapath *dp);
 /* Forgets devices that are gone, and puts tc programs where they are missing. */
 int devices_mend(struct datapath *dp, struct error *err);
+/* Forgets devices that are gone from the system, and does nothing else. */
+void devices_forget_gone(struct datapath *dp);
+/* Sees to it that config.uplink is an attached device, or 0 if there is none. */
+void uplink_choose(struct datapath *dp);
 /* How many devices our XDP program is on. */
 size_t devices_attached(const struct datapath *dp);
 
