@@ -22,9 +22,10 @@ static bool stats_there(struct datapath *dp, uint32_t id)
 static bool filter_has(struct datapath *dp, const struct endpoint *endpoint, uint8_t protocol)
 {
 	const uint64_t *bits = map_memory(dp, MAP_FILTER, &err);
-	uint64_t word = xlb_address_word(&endpoint->address, endpoint->family, config_of(dp)->secret);
-	uint32_t bit = xlb_filter_bit(xlb_hash_endpoint(word, htons(endpoint->port), protocol,
-							config_of(dp)->secret));
+	uint64_t word =
+		xlb_address_word(&endpoint->address, endpoint->family, config_of(dp)->secret);
+	uint32_t bit = xlb_filter_bit(
+		xlb_hash_endpoint(word, htons(endpoint->port), protocol, config_of(dp)->secret));
 
 	return bits[bit / 64] >> bit % 64 & 1;
 }
@@ -73,7 +74,8 @@ void assert_sound(struct datapath *dp)
 	for (uint32_t id = 1; id < config_of(dp)->backends; id++) {
 		uint8_t state = backend_at(dp, id)->state;
 
-		assert_int_equal(known[id], state != XLB_BACKEND_FREE && state != XLB_BACKEND_RETIRED);
+		assert_int_equal(known[id],
+				 state != XLB_BACKEND_FREE && state != XLB_BACKEND_RETIRED);
 		assert_int_equal(stats_there(dp, id), known[id]);
 	}
 	/* What this process believes is what a new one reads. */
@@ -81,7 +83,8 @@ void assert_sound(struct datapath *dp)
 	for (cursor = 0; (service = model_next(dp->model, &cursor));) {
 		struct service_change change;
 
-		assert_false(service_diff(model_find(reader->model, &service->vip), service, &change));
+		assert_false(
+			service_diff(model_find(reader->model, &service->vip), service, &change));
 	}
 	assert_int_equal(dp->ring_lines.used, reader->ring_lines.used);
 	assert_int_equal(dp->ids.n, reader->ids.n);
@@ -102,9 +105,11 @@ static void nothing_there(void **state)
 
 static void made_whole_and_removed_whole(void **state)
 {
-	static const char *const pins[] = { "services", "services6", "backends", "backend_stats",
-					    "service_stats", "flows", "flows6", "drops", "config",
-					    "xdp", "tc_ingress", "tc_egress", "counters" };
+	static const char *const pins[] = { "services",	     "services6",     "backends",
+					    "backend_stats", "service_stats", "flows",
+					    "flows6",	     "drops",	      "config",
+					    "xdp",	     "tc_ingress",    "tc_egress",
+					    "counters" };
 	struct datapath *dp = make((struct datapath_sizes){});
 	char path[128];
 
@@ -353,8 +358,8 @@ static void both_families_and_protocols(void **state)
 
 static void a_flap_keeps_the_id(void **state)
 {
-	static const uint8_t states[] = { XLB_BACKEND_DRAINING, XLB_BACKEND_ACTIVE, XLB_BACKEND_DOWN,
-					  XLB_BACKEND_ACTIVE };
+	static const uint8_t states[] = { XLB_BACKEND_DRAINING, XLB_BACKEND_ACTIVE,
+					  XLB_BACKEND_DOWN, XLB_BACKEND_ACTIVE };
 	struct datapath *dp = make_small();
 	struct service *wish = service_of(vip_of(1), 0, 3);
 	uint32_t id;
@@ -624,7 +629,8 @@ static void many_changes_wear_nothing_out(void **state)
 		struct service *wish;
 
 		random = random * 1664525 + 1013904223;
-		wish = service_of(random >> 31 ? vip_of(random >> 20 & 7) : vip6_of(random >> 20 & 7),
+		wish = service_of(random >> 31 ? vip_of(random >> 20 & 7) :
+						 vip6_of(random >> 20 & 7),
 				  random >> 8 & 15, random >> 12 & 3);
 		wish->scheduler = random >> 28 & 1;
 		if ((random >> 24 & 3) || !model_find(dp->model, &wish->vip))
@@ -732,7 +738,8 @@ static void half_done_is_finished(void **state)
 	backend_at(dp, unborn)->service = slot ^ 1;
 	*backend_at(dp, doubled) = *backend_at(dp, id_of(dp, wish->vip, 0));
 	service_begin(&(struct slot){
-		.generation = slot_at(dp, XLB_IPV4, model_find(dp->model, &wish->vip)->id).generation });
+		.generation =
+			slot_at(dp, XLB_IPV4, model_find(dp->model, &wish->vip)->id).generation });
 	ok(backend_stats_make(dp, unborn, &err));
 	/* Counters of nobody, and somebody without counters. */
 	ok(backend_stats_make(dp, 60, &err));
@@ -817,7 +824,8 @@ static void counters_are_summed(void **state)
 		stats[cpu].to_backend = (struct xlb_count){ 1 + cpu, 100 };
 		stats[cpu].flows = 1;
 	}
-	assert_int_equal(bpf_map_update_elem(dp->maps[MAP_BACKEND_STATS].fd, &backend->id, stats, 0), 0);
+	assert_int_equal(
+		bpf_map_update_elem(dp->maps[MAP_BACKEND_STATS].fd, &backend->id, stats, 0), 0);
 	ok(datapath_backend_counters(dp, backend, &counters));
 	assert_int_equal(counters.to_backend.packets, dp->cpus * (dp->cpus + 1) / 2);
 	assert_int_equal(counters.to_backend.bytes, 100 * dp->cpus);
@@ -843,8 +851,8 @@ static void the_table_is_there_without_us(void **state)
 	(void)state;
 	apply(dp, wish);
 	service_free(wish);
-	assert_true(runs("grep -Eq '^198.51.100.1:80/tcp +10.0.0.5:8080 +active +0 +0 +0$' "
-			 PIN_DIR "/counters"));
+	assert_true(runs("grep -Eq '^198.51.100.1:80/tcp +10.0.0.5:8080 +active +0 +0 +0$' " PIN_DIR
+			 "/counters"));
 	unmake(dp);
 }
 
@@ -862,7 +870,8 @@ static void use_of_maps_is_counted(void **state)
 	ok(datapath_map_use(dp, &uses, &n, &err));
 	for (size_t i = 0; i < n; i++) {
 		assert_true(uses[i].used <= uses[i].size);
-		seen += (!strcmp(uses[i].name, "services") && uses[i].used == 1 && uses[i].size == 16) ||
+		seen += (!strcmp(uses[i].name, "services") && uses[i].used == 1 &&
+			 uses[i].size == 16) ||
 			(!strcmp(uses[i].name, "backends") && uses[i].used == 3) ||
 			(!strcmp(uses[i].name, "flows") && uses[i].used == 1);
 	}

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * A pin directory in the sandbox that scripts/run-tests makes, and services to put into it. Outside of a sandbox nothing is touched: the tests are skipped.
+ * A pin directory in the sandbox that scripts/run-tests makes, and services to put into it. Outside
+ * of a sandbox nothing is touched: the tests are skipped.
  */
 #ifndef XLB_TESTS_DATAPATH_WORLD_H
 #define XLB_TESTS_DATAPATH_WORLD_H
