@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# Completion of lbctl for bash. Commands, options and their values are read from --help, so that this
-# file knows none of them; devices, services and backends come from the running system. Whatever
-# cannot be read completes to nothing, without a word.
+# Completion of lbctl for bash. Commands, options and their values are read from --help, so that
+# this file knows none of them; devices, services and backends come from the running system.
+# Whatever cannot be read completes to nothing, without a word.
 
 # __lbctl_help COMMAND...: what --help prints.
 __lbctl_help()
@@ -14,7 +14,8 @@ __lbctl_help()
 # The names of commands, one a line: "attach", "services list".
 __lbctl_commands()
 {
-	__lbctl_help | sed -n '/^Commands:/,/^$/ s/^  \([a-z]\{1,\}\( [a-z]\{1,\}\)\{0,1\}\)  .*/\1/p'
+	__lbctl_help |
+		sed -n '/^Commands:/,/^$/ s/^  \([a-z]\{1,\}\( [a-z]\{1,\}\)\{0,1\}\)  .*/\1/p'
 }
 
 # Every "service" of the listing; or every "address", of one service.
@@ -40,7 +41,7 @@ __lbctl_values()
 	esac
 }
 
-# What the value of an option is called: "--mode" or "-m" -> "auto|native|generic"; "" if it has none.
+# What the value of an option is called: "-m" -> "auto|native|generic"; "" if it has none.
 __lbctl_value_of()
 {
 	# shellcheck disable=SC2086 # the verb is one word or two

@@ -57,7 +57,7 @@ def run_lbctl(*arguments, prefix=(), env=None, **more):
 
 
 class World:
-    """lbctl in namespaces of its own, with devices veth0 and veth1 (to peer0 and peer1) and a bridge."""
+    """lbctl in namespaces of its own, with veth0, veth1 (to peer0, peer1) and bridge0."""
 
     def __init__(self):
         self.process = subprocess.Popen(

@@ -6,7 +6,8 @@ import pytest
 
 from cli_world import own_by
 
-STABLE = ["service", "owner", "name", "forward", "scheduler", "backends", "packets", "bytes", "flows"]
+STABLE = ["service", "owner", "name", "forward", "scheduler", "backends", "packets", "bytes",
+          "flows"]
 MORE = ["reply_packets", "reply_bytes", "refused", "refused_bytes", "dropped", "dropped_bytes"]
 VIP = "192.0.2.10:80/tcp"
 
@@ -112,7 +113,8 @@ def test_of_another_owner(world, owner, name):
     own_by(world, VIP, owner)
     assert service(world, VIP)["owner"] == name
     for words in (["services", "set", VIP, "-s", "rr"], ["services", "del", VIP],
-                  ["backends", "add", VIP, "198.51.100.6"], ["backends", "del", VIP, "198.51.100.5"],
+                  ["backends", "add", VIP, "198.51.100.6"],
+                  ["backends", "del", VIP, "198.51.100.5"],
                   ["backends", "set", VIP, "198.51.100.5", "-w", "2"],
                   ["backends", "drain", VIP, "198.51.100.5"]):
         line = world.fails(*words)

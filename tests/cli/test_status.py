@@ -24,7 +24,7 @@ def test_status_json(attached):
     by_name = {each["map"]: each for each in status["maps"]}
     assert by_name["services"]["used"] == 2 and by_name["services6"]["used"] == 1
     assert by_name["backends"]["used"] == 3
-    assert all(each["used"] <= each["size"] for each in by_name.values() if each["used"] is not None)
+    assert all((each["used"] or 0) <= each["size"] for each in by_name.values())
 
 
 def test_status_text(attached):

@@ -111,7 +111,7 @@ WRONG = [
     ("scheduler", ["services", "add", VIP, "-s", "lc"], "--scheduler lc: no such scheduler"),
     ("name with a blank", ["services", "add", VIP, "-n", "a b"], "--name a b: a name has no blank"),
     ("name with an escape", ["services", "add", VIP, "-n", "\033[31m"], "--name ?[31m: a name has"),
-    ("name too long", ["services", "add", VIP, "-n", "n" * 160], "nnn...: a name of 160 characters"),
+    ("name too long", ["services", "add", VIP, "-n", "n" * 160], "nnn...: a name of 160 char"),
     ("nothing to set", ["services", "set", VIP], "nothing to set"),
     ("nothing to set on it", ["backends", "set", VIP, BACKEND], "nothing to set"),
     ("weight", ["backends", "add", VIP, BACKEND, "-w", "65536"], "--weight 65536: not a weight"),
@@ -207,5 +207,5 @@ def test_man_page_is_well_formed():
     done = subprocess.run(["mandoc", "-Tlint", "-Wstyle", ROOT / "Documentation/lbctl.8"],
                           capture_output=True, text=True, check=False)
     # References are looked up in this machine's index of pages, which says nothing of ours.
-    assert [line for line in done.stdout.splitlines() if "referenced manual not found" not in line] \
-        == []
+    found = [line for line in done.stdout.splitlines() if "referenced manual" not in line]
+    assert found == []
