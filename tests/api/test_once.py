@@ -62,6 +62,7 @@ def test_pages(cluster):
 
 
 @pytest.mark.parametrize("versions, said", [(["v1beta1", "v1"], "discovery.k8s.io/v1 "),
+                                            (["v1", "v1beta1"], "discovery.k8s.io/v1 "),
                                             (["v1beta1"], "discovery.k8s.io/v1beta1 "), ([], "core/v1 endpoints")])
 def test_which_api(cluster, versions, said):
     cluster.server.versions = versions

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """`lbctl backends sync --watch`: streams that end, break, expire or fall silent, and an API server that goes away."""
 
+import json
 import os
 import signal
 import time
@@ -210,6 +211,20 @@ def test_failed_relist_changes_nothing(watched):
     assert watched.state() == state
     watched.slice("10.0.0.5")
     follows(watched, "10.0.0.5")
+
+
+def test_pages_of_a_failed_list_are_forgotten(hello):
+    """A list that breaks off after its first page: what was on that page, and is gone by the next try, never shows."""
+    ghost = {"metadata": {"name": "ghost"}, "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]},
+             "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.66"}]}}}
+    hello.server.next(SERVICES, Answer(200, json.dumps({
+        "kind": "ServiceList", "metadata": {"resourceVersion": "1", "continue": "1"}, "items": [ghost]})), Answer(500))
+    running = hello.watch()
+    running.says("500 to /api/v1/services")
+    running.says("answers again")
+    hello.slice("10.0.0.3")
+    follows(hello, "10.0.0.3")
+    assert list(hello.state()) == [VIP]
 
 
 def test_error_event_that_is_no_410(watched):

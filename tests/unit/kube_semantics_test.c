@@ -322,7 +322,7 @@ static void test_next_in_line(void **state)
 	assert_string_equal(world_answer(&world), "192.0.2.10:80/tcp default/c:80 nat maglev\n");
 	/* Warned about once, not at each look. */
 	*world.warnings = 0;
-	load(&world, CLAIM("a", "2026") CLAIM("b", "2025") CLAIM("c", "2024") CLAIM("d", "2027"));
+	load(&world, CLAIM("a", "2027") CLAIM("b", "2025") CLAIM("c", "2024") CLAIM("d", "2028"));
 	world_answer(&world);
 	assert_null(strstr(world.warnings, "default/a"));
 	assert_non_null(strstr(world.warnings, "default/d: 192.0.2.10:80/tcp belongs to default/c"));

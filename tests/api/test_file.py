@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0
+"""`lbctl backends sync --from`: what is said of files that cannot be used, and the progress line."""
+
+import json
+import os
+import pty
+import resource
+import select
+import subprocess
+import time
+
+import pytest
+
+from world import LBCTL, lbctl
+
+VIP = "192.0.2.10:80/tcp"
+SERVICE = {"kind": "Service", "metadata": {"name": "hello"}, "spec": {
+    "type": "LoadBalancer", "ports": [{"port": 80}]}, "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.10"}]}}}
+SLICE = {"kind": "EndpointSlice", "metadata": {"name": "s", "labels": {"kubernetes.io/service-name": "hello"}},
+         "addressType": "IPv4", "ports": [{"name": "", "port": 8080}], "endpoints": [{"addresses": ["10.0.0.1"]}]}
+GOOD = json.dumps({"kind": "List", "items": [SERVICE, SLICE]})
+
+
+def short(value):
+    """A value in the name of a test: not a megabyte of it, and no NUL."""
+    return "".join(letter for letter in str(value)[:40] if letter.isalnum() or letter == " ")
+
+
+@pytest.fixture(name="file")
+def make_file(cluster, tmp_path):
+    """A file that was synced."""
+    path = tmp_path / "list.json"
+    path.write_text(GOOD)
+    lbctl("backends", "sync", "--from", path)
+    assert cluster.state() == {VIP: {"10.0.0.1:8080": "active"}}
+    return path
+
+
+@pytest.mark.parametrize("text, complaint", [
+    ("", "it is empty"),
+    (GOOD[:-1], "it ends in the middle of a value"),
+    (GOOD[:100], "it ends in the middle of a value"),
+    (GOOD + "}", "not JSON"),
+    (GOOD + "\0", "not JSON"),
+    (GOOD.replace("hello", "he\\u0000llo"), "NUL in a string"),
+    ("<html></html>", "not JSON"),
+    ("[" * 1000000, "nested more than 64 deep"),
+    ('{"kind":"List","kind":"List","items":[]}', 'key "kind" is there twice'),
+    ('{"kind":"List","items":null}', "items: a list is expected"),
+    ('{"kind":"PodList","items":[]}', 'kind "PodList" is no list of Services'),
+    ('{"kind":"ConfigMap","metadata":{"name":"a"}}', 'kind "ConfigMap" is none of Service'),
+    (GOOD.replace("80}", "80000}"), "port: 80000 is not in 1..65535"),
+    (GOOD.replace("80}", "1e400}"), "number 1e400 is out of range"),
+    (GOOD.replace("80}", '"80"}'), "port: a whole number is expected, this is a string"),
+    (GOOD.replace('["10.0.0.1"]', "null"), "addresses[0]: a string is expected"),
+    (GOOD.replace("192.0.2.10", "192.0.2"), '"192.0.2" is no IP address'),
+], ids=short)
+def test_bad_files(cluster, file, text, complaint):
+    state = cluster.state()
+    file.write_text(text)
+    result = lbctl("backends", "sync", "--from", file, check=False)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"lbctl: {file}: ") and result.stderr.count("\n") == 1
+    assert complaint in result.stderr
+    assert cluster.state() == state
+
+
+@pytest.mark.parametrize("start, filling, end, complaint", [
+    ('{"kind":"', "x", '"}', "a value of more than 16 MB"),
+    ('{"kind":"List","items":[', " ", "]", "a value of more than 16 MB"),
+    ('{"kind":"List","items":[{"a":[', '{"b":[]},', "1]}]}", "an object of more than 16 MB"),
+    ('{"kind":"List","items":[', '{"kind":"Secret"},', "1]}", 'kind "Secret" is none of'),
+], ids=short)
+def test_100_mb_of_nonsense(cluster, file, start, filling, end, complaint):
+    """In little memory."""
+    state = cluster.state()
+    with open(file, "w", encoding="ascii") as stream:
+        stream.write(start)
+        block = filling * (1000000 // len(filling))
+        for _ in range(100):
+            stream.write(block)
+        stream.write(end)
+    limit = 400 << 20  # of addresses: libraries, stacks and mapped maps are in there
+    result = subprocess.run([LBCTL, "backends", "sync", "--from", file], text=True, capture_output=True, check=False,
+                            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)))
+    file.unlink()  # pytest would keep it for days
+    assert result.returncode == 1 and complaint in result.stderr, result.stderr
+    assert cluster.state() == state
+
+
+def test_standard_input(cluster):
+    assert "3 backends" not in lbctl("backends", "sync", "--from", "-", text_in=GOOD).stdout
+    assert cluster.state() == {VIP: {"10.0.0.1:8080": "active"}}
+    result = lbctl("backends", "sync", "--from", "-", text_in="{", check=False)
+    assert result.stderr == "lbctl: standard input: byte 1: it ends in the middle of a value\n"
+
+
+def test_dry_run_with_nothing_attached(file):
+    result = lbctl("--pin-dir", "/sys/fs/bpf/nothing", "backends", "sync", "--from", file, "--dry-run")
+    assert result.stdout == f"default/hello:80  +1 -0  1 backends  new {VIP}\n"
+    result = lbctl("--pin-dir", "/sys/fs/bpf/nothing", "backends", "sync", "--from", file, check=False)
+    assert result.returncode == 1 and "lbctl attach" in result.stderr
+
+
+def test_progress_on_a_terminal(cluster):
+    """Shown after a while, and wiped away before the first line."""
+    master, terminal = pty.openpty()
+    process = subprocess.Popen([LBCTL, "backends", "sync", "--from", "-"], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, stderr=terminal)
+    os.close(terminal)
+    for piece in (GOOD[:50], GOOD[50:90], GOOD[90:]):
+        process.stdin.write(piece.encode())
+        process.stdin.flush()
+        time.sleep(0.4)
+    assert b"1 backends" in process.communicate(timeout=10)[0]
+    seen = b""
+    while select.select([master], [], [], 1)[0]:
+        try:
+            seen += os.read(master, 4096)
+        except OSError:  # the other end is closed, and all is read
+            break
+    os.close(master)
+    seen = seen.decode()
+    assert seen.startswith("\rstandard input: 0 objects, 0.0 MB\033[K") and seen.endswith("\r\033[K")
+    assert cluster.addresses() == ["10.0.0.1"]
+
+
+@pytest.mark.parametrize("options, token", [
+    (["--vips", "loadbalancer,x"], "'x' is none of"), (["--vips", ""], "--vips"),
+    (["--node-address", "10.0.0.1,x"], "x"), (["--namespace", "a/b"], "'a/b' is no namespace"),
+    (["--service", "a"], "'a' is no NAMESPACE/NAME"), (["--service", "a/b/c"], "'a/b/c' is no"),
+    (["--service", "a/b", "--namespace", "c"], "--service a/b is not in --namespace c"),
+    (["--forward", "x"], "x"), (["--scheduler", "x"], "x"), (["--request-timeout", "0"], "0"),
+    (["--watch-timeout", "1d"], "1d"), (["--from", "a", "--watch"], "--from cannot be watched"),
+    (["--from", "a", "--kubeconfig", "b"], "--from needs no --kubeconfig"), (["x"], "unexpected 'x'"),
+])
+def test_usage(node, options, token):
+    result = lbctl("backends", "sync", *options, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert token in result.stderr and result.stderr.count("\n") == 1
+    assert "try 'lbctl backends sync --help'" in result.stderr
