@@ -243,7 +243,7 @@ static int check_arguments(const struct command_line *line, struct arguments *ar
 	return STATUS_OK;
 }
 
-/* false: there is nothing more to do (--help, or a mistake), and line->status is the exit status. */
+/* false: nothing is left to do (--help, or a mistake), and line->status is what to exit with. */
 static bool parse(struct command_line *line, struct arguments *arguments)
 {
 	struct error err;

@@ -43,7 +43,7 @@ struct cluster {
 	const struct resource *found;	/* by the discovery under way */
 	unsigned int failing;		/* enum part, or'ed */
 	uint64_t failing_since_ns;
-	long told[TOLD_MAX];		/* statuses that this absence was told with; 0: no whole answer */
+	long told[TOLD_MAX]; /* statuses that this absence was told with; 0: no whole answer */
 	unsigned int n_told;
 	bool gave_up;
 };
