@@ -8,6 +8,7 @@ import world
 from world import Host, NODE, TOP, link
 
 TRAFFIC = TOP / "tests/lib/traffic.py"
+TAG_OBJECT = TOP / "build/tests/lib/tag.bpf.o"
 VIPS = {4: "203.0.113.10", 6: "2001:db8:99::10"}
 PORT = 80
 
@@ -58,8 +59,9 @@ class Net:
             host.run("ip", "link", "set", "eth0", "mtu", str(mtu))
         return Place(host, f"10.0.{number}.2", f"2001:db8:{number}::2")
 
-    def same_device(self):
-        """A host on the client's link: what goes to it leaves by the device that it came by (XDP_TX)."""
+    def same_device(self, tags=0):
+        """A host on the client's link: what goes to it leaves by the device that it came by (XDP_TX). With so many VLAN tags
+        between switch and node: what leaves without them is lost."""
         switch = Host("switch")
         host = Host("b9")
         self.client.run("ip", "link", "del", "eth0")
@@ -75,7 +77,20 @@ class Net:
         for port in ("p0", "p1", "p2"):
             switch.run("ip", "link", "set", port, "master", "br0")
         NODE.address("eth0", "192.0.2.1/24", "2001:db8:c::1/64")
+        if tags:
+            self.trunk(switch, "p0", tags)
+            for peer in (self.client, host):
+                peer.run("ip", "link", "set", "eth0", "mtu", "1400")
         return Place(host, "192.0.2.9", "2001:db8:c::9")
+
+    @staticmethod
+    def trunk(host, device, tags):
+        """Tags what leaves by a device, and lets in what is tagged."""
+        host.run("ethtool", "-K", device, "txvlan", "off", "tx-vlan-stag-hw-insert", "off")
+        host.run("tc", "qdisc", "add", "dev", device, "clsact")
+        for direction, section in (("egress", f"tag{tags}"), ("ingress", f"untag{tags}")):
+            host.run("tc", "filter", "add", "dev", device, direction, "bpf", "direct-action", "object-file", TAG_OBJECT,
+                     "section", section)
 
     def behind_router(self):
         router, host = Host("router"), Host("b7")
