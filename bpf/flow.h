@@ -89,7 +89,10 @@ static __always_inline void flow_tuple_make(struct flow_tuple *tuple,
 		      ((__u64)port << 32);
 }
 
-/* Two different lines of one half. */
+/*
+ * Two different lines of one half, in one page of 4 KB: finding out where a page is costs more than fetching a line of it (most
+ * of all in a virtual machine).
+ */
 struct flow_lines {
 	__u32 first, second;
 };
@@ -97,8 +100,11 @@ struct flow_lines {
 static __always_inline struct flow_lines flow_lines_of(__u64 hash, __u32 half, bool ipv6)
 {
 	__u32 mask = flow_lines(ipv6) - 1;
-	struct flow_lines lines = { .first = hash & mask, .second = hash >> 32 & mask };
+	__u32 page = ipv6 ? 4096 / sizeof(struct xlb_flow6_line) - 1 :
+			    4096 / sizeof(struct xlb_flow_line) - 1;
+	struct flow_lines lines = { .first = hash & mask };
 
+	lines.second = ((lines.first & ~page) | (hash >> 32 & page)) & mask;
 	lines.second ^= lines.first == lines.second;
 	lines.first += half;
 	lines.second += half;

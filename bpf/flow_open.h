@@ -16,7 +16,7 @@
 #include "hop.h"
 
 #define PORT_LINES 4	/* lines in one search for a port */
-#define PORT_TRIES 6	/* searches, each elsewhere: 96 ports in all */
+#define PORT_TRIES 4	/* searches, each elsewhere: 64 ports in all */
 
 /* A flow that lost a slot: its other copy has to go before the slot is written. */
 struct flow_evicted {
