@@ -369,7 +369,6 @@ _Static_assert(sizeof(struct xlb_backend_stats) == 152, "ABI");
  * zero.
  */
 struct xlb_service_stats {
-	char service[XLB_TEXT_MAX];
 	struct xlb_count to_backend;
 	struct xlb_count to_client;
 	__u64 flows;
@@ -377,7 +376,7 @@ struct xlb_service_stats {
 	struct xlb_count refused;
 	struct xlb_count dropped;	/* see `drops` for why */
 };
-_Static_assert(sizeof(struct xlb_service_stats) == 128, "ABI");
+_Static_assert(sizeof(struct xlb_service_stats) == 72, "ABI");
 
 /* `service_info`: by XLB_SERVICE_KEY(). What the packet path does not need. */
 struct xlb_service_info {

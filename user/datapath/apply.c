@@ -361,7 +361,7 @@ static int prepare_service(struct datapath *dp, const struct plan *plan, uint64_
 	rotation = map_memory(dp, MAP_ROTATION, err);
 	if (!rotation)
 		return -errno;
-	r = service_stats_write(dp, &plan->after->vip, plan->id, err);
+	r = service_stats_clear(dp, plan->after->vip.family, plan->id, err);
 	if (!r)
 		r = service_info_write(dp, plan->after, plan->id, err);
 	if (r)
@@ -408,7 +408,7 @@ static void prepare_undo(struct datapath *dp, const struct plan *plan)
 	if (plan->before)
 		return;
 	service_info_delete(dp, family, plan->id);
-	service_stats_clear(dp, family, plan->id);
+	service_stats_clear(dp, family, plan->id, NULL);
 }
 
 /* ---- switch and finish ---- */
@@ -531,7 +531,7 @@ static int service_delete(struct datapath *dp, const struct endpoint *vip, struc
 	for (size_t i = 0; i < service->n_backends; i++)
 		backend_retire(dp, service->backends[i].id);
 	service_info_delete(dp, vip->family, service->id);
-	service_stats_clear(dp, vip->family, service->id);
+	service_stats_clear(dp, vip->family, service->id, NULL);
 	service_end(&slot);
 	dp->by_key[service_key(dp, vip->family, service->id)] = NULL;
 	model_remove(dp->model, vip);

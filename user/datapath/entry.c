@@ -92,35 +92,16 @@ void backend_stats_delete(struct datapath *dp, uint32_t id)
 	bpf_map_delete_elem(dp->maps[MAP_BACKEND_STATS].fd, &id);
 }
 
-/* vip NULL: all zero. */
-static int service_stats_put(struct datapath *dp, const struct endpoint *vip, uint32_t key)
+int service_stats_clear(struct datapath *dp, uint8_t family, uint32_t id, struct error *err)
 {
 	_cleanup_(free_pointer) char *values = map_values_new(dp, MAP_SERVICE_STATS);
-	char text[ENDPOINT_TEXT_MAX];
+	uint32_t key = service_key(dp, family, id);
 
 	if (!values)
-		return -ENOMEM;
-	for (int cpu = 0; vip && cpu < dp->cpus; cpu++) {
-		struct xlb_service_stats *stats =
-			(void *)(values + cpu * map_stride(MAP_SERVICE_STATS));
-
-		text_copy(stats->service, endpoint_format(vip, text));
-	}
-	return bpf_map_update_elem(dp->maps[MAP_SERVICE_STATS].fd, &key, values, BPF_ANY) ? -errno :
-											    0;
-}
-
-int service_stats_write(struct datapath *dp, const struct endpoint *vip, uint32_t id,
-			struct error *err)
-{
-	int r = service_stats_put(dp, vip, service_key(dp, vip->family, id));
-
-	return r ? update_failed(dp, MAP_SERVICE_STATS, -r, err) : 0;
-}
-
-void service_stats_clear(struct datapath *dp, uint8_t family, uint32_t id)
-{
-	service_stats_put(dp, NULL, service_key(dp, family, id));
+		return error_set(err, ENOMEM, "out of memory");
+	if (bpf_map_update_elem(dp->maps[MAP_SERVICE_STATS].fd, &key, values, BPF_ANY))
+		return update_failed(dp, MAP_SERVICE_STATS, errno, err);
+	return 0;
 }
 
 int service_info_write(struct datapath *dp, const struct service *service, uint32_t id,

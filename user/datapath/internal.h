@@ -142,9 +142,8 @@ int ring_rebuild(struct datapath *dp, struct service *service, struct error *err
 /* entry.c: what hangs on a service or backend in the maps, one element at a time. */
 int backend_stats_make(struct datapath *dp, uint32_t id, struct error *err);
 void backend_stats_delete(struct datapath *dp, uint32_t id);
-int service_stats_write(struct datapath *dp, const struct endpoint *vip, uint32_t id,
-			struct error *err);
-void service_stats_clear(struct datapath *dp, uint8_t family, uint32_t id);
+/* Counters of a service that comes or goes: all zero. */
+int service_stats_clear(struct datapath *dp, uint8_t family, uint32_t id, struct error *err);
 int service_info_write(struct datapath *dp, const struct service *service, uint32_t id,
 		       struct error *err);
 void service_info_delete(struct datapath *dp, uint8_t family, uint32_t id);

@@ -87,7 +87,7 @@ static int service_mend(struct datapath *dp, uint8_t family, uint32_t id, struct
 		r = ring_rebuild(dp, service, err);
 	} else {
 		service_info_delete(dp, family, id);
-		service_stats_clear(dp, family, id);
+		service_stats_clear(dp, family, id, NULL);
 	}
 	if (!r)
 		service_end(&slot);
