@@ -164,9 +164,15 @@ static __always_inline bool flow_claim_reply(struct flow_request *request,
 					     struct flow_ref *ret_ref)
 {
 	for (int i = 0; i < PORT_TRIES; i++) {
-		__u32 port = flow_claim_port(request->endpoint_hash, random + i * 0x9e3779b9,
-					     request->now, i > 0, ipv6);
+		__u32 round = i, port;
 
+		/*
+		 * Kernel 6.1 refuses a loop whose end falls through into its start, which is
+		 * what clang makes of `i > 0` when it knows that i is only 0 at first.
+		 */
+		barrier_var(round);
+		port = flow_claim_port(request->endpoint_hash, random + i * 0x9e3779b9,
+				       request->now, round > 0, ipv6);
 		if (!port)
 			continue;
 		request->port = port;
