@@ -143,6 +143,24 @@ static void generic_where_native_is_not(void **state)
 	unmake(dp);
 }
 
+static void a_failed_attach_leaves_nothing(void **state)
+{
+	struct datapath *dp = make_small();
+	struct service *wish = service_of(vip_of(1), BRIDGED + 5, 1);
+
+	(void)state;
+	apply(dp, wish);
+	assert_int_not_equal(datapath_attach(dp, "br0", ATTACH_NATIVE, 0, note, &err), 0);
+	assert_false(runs("tc qdisc show dev br0 | grep -q clsact"));
+	/* Where replies are caught already, that stays. */
+	ok(datapath_attach(dp, "v0", ATTACH_AUTO, 0, note, &err));
+	assert_int_not_equal(datapath_attach(dp, "br0", ATTACH_NATIVE, 0, note, &err), 0);
+	assert_true(runs("tc filter show dev br0 ingress | grep -q xlb_ingress"));
+	assert_false(runs("tc filter show dev br0 egress | grep -q xlb"));
+	service_free(wish);
+	unmake(dp);
+}
+
 static void devices_that_there_are_not(void **state)
 {
 	struct datapath *dp = make_small();
@@ -502,6 +520,7 @@ int main(void)
 		WORLD(attached_and_detached),
 		WORLD(attached_again),
 		WORLD(generic_where_native_is_not),
+		WORLD(a_failed_attach_leaves_nothing),
 		WORLD(devices_that_there_are_not),
 		WORLD(anothers_program_stays),
 		WORLD(two_instances_on_one_machine),

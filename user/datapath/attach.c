@@ -274,6 +274,40 @@ static int attach_tc(struct datapath *dp, uint32_t ifindex, struct error *err)
 	return device_save(dp, device, err);
 }
 
+/*
+ * Where our XDP program is not, or no longer: tc goes too, but for what a device that backends are
+ * reached by needs.
+ */
+static int tc_withdraw(struct datapath *dp, uint32_t ifindex, struct error *err)
+{
+	struct device *device = device_find(dp, ifindex);
+	int r = 0;
+
+	if (device) {
+		tc_detach(dp, ifindex, device->entry.flags & XLB_DEVICE_QDISC);
+		device->entry = (struct xlb_device){};
+		device_forget(dp, ifindex);
+	}
+	uplink_choose(dp);
+	if (devices_attached(dp))
+		r = devices_mend(dp, err);
+	else
+		devices_disarm(dp);
+	return r;
+}
+
+/* libxdp says no more than "busy" when its dispatcher has no place for us. */
+static int attach_explain(const char *device, const struct xdp_state *state, int r,
+			  struct error *err)
+{
+	if (state->owner != XDP_DISPATCHER)
+		return r;
+	return error_set(
+		err, -r,
+		"%s: libxdp's dispatcher is attached and does not take another program on this kernel; detach what is there (xdp-loader unload %s --all)",
+		device, device);
+}
+
 static int attach_all(struct datapath *dp, uint32_t ifindex, const char *device,
 		      enum attach_mode mode, unsigned int priority, char *note, struct error *err)
 {
@@ -289,14 +323,19 @@ static int attach_all(struct datapath *dp, uint32_t ifindex, const char *device,
 		return r;
 	if (state.owner != XDP_OURS)
 		r = attach_xdp(dp, ifindex, device, mode, priority, note, err);
-	if (!r && !xdp_look(dp, ifindex, &state))
-		r = attach_record(dp, ifindex, state.native, err);
-	if (!r && !*note && !state.dispatcher)
+	if (r) {
+		tc_withdraw(dp, ifindex, NULL);
+		return attach_explain(device, &state, r, err);
+	}
+	r = xdp_look(dp, ifindex, &state);
+	if (r)
+		return error_set(err, -r, "%s: %s", device, strerror(-r));
+	if (!*note && !state.dispatcher)
 		snprintf(
 			note, NOTE_BYTES,
 			"%s: this kernel does not take libxdp's dispatcher; attached alone, other XDP programs cannot share the device",
 			device);
-	return r;
+	return attach_record(dp, ifindex, state.native, err);
 }
 
 int datapath_attach(struct datapath *dp, const char *device, enum attach_mode mode,
@@ -312,8 +351,6 @@ int datapath_attach(struct datapath *dp, const char *device, enum attach_mode mo
 		return error_set(err, EINVAL, "%s: written without the lock", dp->pin_dir);
 	write_begin(dp);
 	r = attach_all(dp, ifindex, device, mode, priority, note, err);
-	if (r)
-		devices_tidy(dp);
 	write_end(dp);
 	if (!r)
 		r = datapath_refresh_paths(dp, err);
@@ -346,25 +383,6 @@ static int detach_xdp(struct datapath *dp, uint32_t ifindex, const struct xdp_st
 	return xdp_program__detach(ours, ifindex, xdp_multiprog__attach_mode(multiprog), 0);
 }
 
-/* After XDP: tc goes too, but for what a device that backends are reached by needs. */
-static int detach_record(struct datapath *dp, uint32_t ifindex, struct error *err)
-{
-	struct device *device = device_find(dp, ifindex);
-	int r = 0;
-
-	if (device) {
-		tc_detach(dp, ifindex, device->entry.flags & XLB_DEVICE_QDISC);
-		device->entry = (struct xlb_device){};
-		device_forget(dp, ifindex);
-	}
-	uplink_choose(dp);
-	if (devices_attached(dp))
-		r = devices_mend(dp, err);
-	else
-		devices_disarm(dp);
-	return r;
-}
-
 int datapath_detach(struct datapath *dp, const char *device, struct error *err)
 {
 	struct xdp_state state;
@@ -385,7 +403,7 @@ int datapath_detach(struct datapath *dp, const char *device, struct error *err)
 	if (r)
 		r = error_set(err, -r, "%s: cannot detach: %s", device, strerror(-r));
 	else
-		r = detach_record(dp, ifindex, err);
+		r = tc_withdraw(dp, ifindex, err);
 	write_end(dp);
 	return r;
 }
