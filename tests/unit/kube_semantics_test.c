@@ -176,6 +176,18 @@ static const struct row rows[] = {
 	  "198.51.100.1:31001/tcp default/hello:http nat maglev 10.0.0.1:8080=active\n"
 	  "[2001:db8::99]:31001/tcp default/hello:http nat maglev\n",
 	  NULL },
+	{ "NodePorts of the families that the Service has", KUBE_VIPS_NODEPORT,
+	  SERVICE("four", META ",'spec':{'type':'NodePort','clusterIP':'10.96.0.4','clusterIPs':["
+			  "'10.96.0.4'],'ports':[{'port':4,'nodePort':31004}]}")
+	  SERVICE("six", META ",'spec':{'type':'NodePort','clusterIPs':['2001:db8::6'],'ports':["
+			 "{'port':6,'nodePort':31006}]}")
+	  SERVICE("both", META ",'spec':{'type':'NodePort','clusterIPs':['10.96.0.5','2001:db8::5'],"
+			  "'ports':[{'port':5,'nodePort':31005}]}"),
+	  "198.51.100.1:31004/tcp default/four:4 nat maglev\n"
+	  "198.51.100.1:31005/tcp default/both:5 nat maglev\n"
+	  "[2001:db8::99]:31005/tcp default/both:5 nat maglev\n"
+	  "[2001:db8::99]:31006/tcp default/six:6 nat maglev\n",
+	  NULL },
 	{ "SCTP is skipped and said", LB,
 	  SERVICE("hello", META ",'spec':{'type':'LoadBalancer','ports':[{'port':9,'protocol':"
 			   "'SCTP'},{'port':80}]}," BALANCER),

@@ -78,6 +78,24 @@ static int add_addresses(struct vips *vips, const struct kube_service *service, 
 	return r;
 }
 
+/*
+ * Whether the Service is of this family: its cluster IPs tell. Where there are none to tell (objects from a
+ * file may lack them), it is.
+ */
+static bool has_family(const struct kube_service *service, uint8_t family)
+{
+	bool told = false;
+
+	for (size_t i = 0; i < service->n_addresses; i++) {
+		if (service->addresses[i].source != KUBE_VIPS_CLUSTERIP)
+			continue;
+		if (service->addresses[i].family == family)
+			return true;
+		told = true;
+	}
+	return !told;
+}
+
 /* allocateLoadBalancerNodePorts: false leaves the NodePort 0. */
 static int add_node_ports(struct vips *vips, const struct kube_service *service, size_t index,
 			  const struct kube_options *options)
@@ -88,10 +106,13 @@ static int add_node_ports(struct vips *vips, const struct kube_service *service,
 	if (!(options->vips & KUBE_VIPS_NODEPORT) || !port->node_port ||
 	    service->type == KUBE_TYPE_CLUSTERIP)
 		return 0;
-	for (size_t i = 0; i < options->n_node_addresses && r >= 0; i++)
-		r = add_vip(vips, &options->node_addresses[i].address,
-			    options->node_addresses[i].family, port->protocol, port->node_port,
-			    index);
+	for (size_t i = 0; i < options->n_node_addresses && r >= 0; i++) {
+		const struct endpoint *node = &options->node_addresses[i];
+
+		if (has_family(service, node->family))
+			r = add_vip(vips, &node->address, node->family, port->protocol,
+				    port->node_port, index);
+	}
 	return r;
 }
 
