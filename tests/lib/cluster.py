@@ -4,8 +4,8 @@ Pods) on the sandbox's loopback, and a body for every Pod: a network namespace w
 server answers `Hostname: <pod name>`."""
 
 import base64
-import collections
 import ctypes
+import http.client
 import json
 import os
 import pathlib
@@ -23,6 +23,7 @@ import world
 BIN = None
 API_PORT, ETCD_PORT, PEER_PORT, KCM_PORT, SCHEDULER_PORT = range(16440, 16445)
 CLONE_NEWNET = 0x40000000
+HELLO = world.TOP / "tests/kubernetes/hello.yaml"
 KUBECONFIG = """\
 apiVersion: v1
 kind: Config
@@ -112,6 +113,14 @@ class ControlPlane:
         say("kube-apiserver")
         self.start_api()
         say("kube-controller-manager, kube-scheduler, kwok")
+        self.start_controllers()
+        self.start_kwok()
+        for name in ("node-a", "node-b"):
+            self.apply(NODE_OBJECT.format(name=name))
+        world.wait_for(lambda: self.kubectl("get", "serviceaccount", "default", check=False).returncode == 0,
+                       60, "the controllers", 0.2)
+
+    def start_controllers(self):
         self.spawn("kube-controller-manager", f"--kubeconfig={self.kubeconfig}", "--bind-address=127.0.0.1",
                    f"--secure-port={KCM_PORT}", f"--cert-dir={self.path('kcm')}", "--leader-elect=false",
                    "--use-service-account-credentials=false",
@@ -120,13 +129,20 @@ class ControlPlane:
         self.spawn("kube-scheduler", f"--kubeconfig={self.kubeconfig}", "--leader-elect=false",
                    "--bind-address=127.0.0.1", f"--secure-port={SCHEDULER_PORT}",
                    f"--cert-dir={self.path('scheduler')}")
+
+    def start_kwok(self):
         stages = [f"--config={stage}" for stage in sorted((binaries() / "stages").glob("*.yaml"))]
         self.spawn("kwok", f"--kubeconfig={self.kubeconfig}", "--manage-all-nodes=true",
                    f"--cidr={self.pod_cidr}", f"--node-ip={self.node_address}", *stages)
-        for name in ("node-a", "node-b"):
-            self.apply(NODE_OBJECT.format(name=name))
-        world.wait_for(lambda: self.kubectl("get", "serviceaccount", "default", check=False).returncode == 0,
-                       60, "the controllers", 0.2)
+
+    def restart_controllers(self):
+        """After the API server was away: they would come back in half a minute, when they dare to ask again. Not kwok, which
+        would forget which addresses it has given out."""
+        for name in ("kube-controller-manager", "kube-scheduler"):
+            process = self.processes.pop(name)
+            process.kill()
+            process.wait()
+        self.start_controllers()
 
     def start_api(self):
         self.spawn("kube-apiserver", f"--etcd-servers=http://127.0.0.1:{ETCD_PORT}",
@@ -135,7 +151,7 @@ class ControlPlane:
                    f"--cert-dir={self.path('api')}", f"--tls-cert-file={self.path('server.crt')}",
                    f"--tls-private-key-file={self.path('server.key')}",
                    f"--client-ca-file={self.path('ca.crt')}", "--authorization-mode=Node,RBAC",
-                   "--service-cluster-ip-range=10.96.0.0/16",
+                   "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112",
                    "--service-account-issuer=https://kubernetes.default.svc",
                    f"--service-account-key-file={self.path('sa.pub')}",
                    f"--service-account-signing-key-file={self.path('sa.key')}")
@@ -185,23 +201,61 @@ class ControlPlane:
                       for endpoint in item["endpoints"] or []
                       if endpoint["conditions"].get("ready") is not False)
 
+    def compact(self):
+        """Makes etcd forget all but the present, so that no older version can be watched from."""
+        def ask(what, body):
+            request = urllib.request.Request(f"http://127.0.0.1:{ETCD_PORT}/v3/kv/{what}", json.dumps(body).encode())
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return json.load(answer)
+        revision = ask("range", {"key": "AA=="})["header"]["revision"]
+        ask("compaction", {"revision": revision, "physical": True})
+
     def wait_endpoints(self, service, count, seconds=30):
         return world.wait_for(lambda: len(self.endpoints(service)) == count or None, seconds,
                               f"{count} endpoints of {service}", 0.05)
 
 
-Body = collections.namedtuple("Body", "address netns port server")
+class Body:
+    """A network namespace on the node's bridge, with the addresses of a Pod and a server on each of its ports."""
+
+    made = 0
+
+    def __init__(self, bodies, name, addresses, ports):
+        Body.made += 1
+        self.bodies, self.addresses = bodies, []
+        self.netns = self.port = f"pod{Body.made}"
+        self.host = world.Host(self.netns)
+        world.sh(f"ip link add {self.port} type veth peer name eth0 netns {self.netns};"
+                 f"ip link set {self.port} master {bodies.bridge} up")
+        self.host.run("ip", "link", "set", "eth0", "up")
+        self.servers = [start_in(self.netns, lambda port=port: HttpServer(name, port)) for port in ports]
+        self.also(addresses)
+
+    def also(self, addresses):
+        """Takes more addresses, of another family."""
+        for address in addresses:
+            if address in self.addresses:
+                continue
+            gateway, length = next(text.split("/") for text in self.bodies.gateways if (":" in text) == (":" in address))
+            self.host.address("eth0", f"{address}/{length}")
+            self.host.route("default", "via", gateway)
+            self.addresses.append(address)
+
+    def bury(self):
+        for server in self.servers:
+            server.close()
+        world.run("ip", "link", "del", self.port, check=False)
+        world.run("ip", "netns", "del", self.netns, check=False)
 
 
 class Bodies:
     """Gives Pods bodies as they get addresses, behind a bridge of the node, and takes them away when the Pods go."""
 
-    def __init__(self, plane, bridge="cni0", gateway="10.244.0.1/16", port=8080):
-        self.plane, self.bridge, self.port = plane, bridge, port
-        self.gateway = gateway.split("/", maxsplit=1)[0]
-        self.bodies, self.made, self.stopping = {}, 0, False
+    def __init__(self, plane, bridge="cni0", gateways=("10.244.0.1/16", "fd00:10:244::1/64")):
+        self.plane, self.bridge, self.gateways = plane, bridge, gateways
+        self.bodies, self.stopping = {}, False
         world.run("ip", "link", "add", bridge, "type", "bridge")
-        world.NODE.address(bridge, gateway)
+        world.NODE.address(bridge, *gateways)
         world.run("ip", "link", "set", bridge, "up")
         threading.Thread(target=self.follow, daemon=True).start()
 
@@ -209,55 +263,57 @@ class Bodies:
         """Lists and watches, again and again: the API server may come and go."""
         while not self.stopping:
             try:
-                pods = json.load(self.plane.get("/api/v1/pods"))
-                names = set()
-                for pod in pods["items"]:
-                    names.add(self.seen(pod))
-                for key in set(self.bodies) - names:
-                    self.bury(key)
-                version = pods["metadata"]["resourceVersion"]
-                watch = self.plane.get(f"/api/v1/pods?watch=1&resourceVersion={version}", timeout=600)
-                for line in watch:
-                    event = json.loads(line)
-                    if event["type"] == "DELETED":
-                        self.bury(self.key(event["object"]))
-                    elif event["type"] in ("ADDED", "MODIFIED"):
-                        self.seen(event["object"])
-            except (OSError, ValueError, urllib.error.URLError, world.Failed) as error:
-                if isinstance(error, world.Failed):
-                    print(f"bodies: {error}", flush=True)
-                time.sleep(0.1)
+                self.list_and_watch()
+            except (OSError, ValueError, urllib.error.URLError, http.client.HTTPException):
+                pass
+            except world.Failed as error:
+                print(f"bodies: {error}", flush=True)
+            time.sleep(0.05)
+
+    def list_and_watch(self):
+        with self.plane.get("/api/v1/pods") as answer:
+            pods = json.load(answer)
+        names = {self.seen(pod) for pod in pods["items"]}
+        for key in set(self.bodies) - names:
+            self.bury(key)
+        version = pods["metadata"]["resourceVersion"]
+        with self.plane.get(f"/api/v1/pods?watch=1&resourceVersion={version}", timeout=600) as watch:
+            for line in watch:
+                event = json.loads(line)
+                if event["type"] == "DELETED":
+                    self.bury(self.key(event["object"]))
+                elif event["type"] in ("ADDED", "MODIFIED"):
+                    self.seen(event["object"])
 
     @staticmethod
     def key(pod):
         return pod["metadata"]["namespace"] + "/" + pod["metadata"]["name"]
 
     def seen(self, pod):
-        address = pod.get("status", {}).get("podIP")
-        if address and self.key(pod) not in self.bodies:
-            self.bodies[self.key(pod)] = self.give(address, pod["metadata"]["name"])
-        return self.key(pod)
+        key = self.key(pod)
+        addresses = [entry["ip"] for entry in pod.get("status", {}).get("podIPs", [])]
+        if key in self.bodies:
+            self.bodies[key].also(addresses)
+        elif addresses:
+            self.give(key, addresses, pod)
+        return key
 
-    def give(self, address, name):
+    def give(self, key, addresses, pod):
         # kwok hands out an address again while the last Pod that had it is still being deleted.
-        for key in [key for key, body in self.bodies.items() if body.address == address]:
-            self.bury(key)
-        self.made += 1
-        netns, port = f"pod-{self.made}", f"pod{self.made}"
-        prefix = world.json.loads(world.run("ip", "-j", "addr", "show", self.bridge).stdout)
-        length = prefix[0]["addr_info"][0]["prefixlen"]
-        world.sh(f"ip netns add {netns}; ip link add {port} type veth peer name eth0 netns {netns};"
-                 f"ip link set {port} master {self.bridge} up; enter='nsenter --net=/run/netns/{netns}';"
-                 f"$enter ip addr add {address}/{length} dev eth0; $enter ip link set eth0 up;"
-                 f"$enter ip link set lo up; $enter ip route add default via {self.gateway}")
-        return Body(address, netns, port, start_in(netns, lambda: HttpServer(name, self.port)))
+        for old in [old for old, body in self.bodies.items() if addresses[0] in body.addresses]:
+            self.bury(old)
+        ports = {port["containerPort"] for container in pod["spec"]["containers"] for port in container.get("ports", [])}
+        self.bodies[key] = Body(self, pod["metadata"]["name"], addresses, ports or {8080})
 
     def bury(self, key):
         body = self.bodies.pop(key, None)
         if body:
-            body.server.close()
-            world.run("ip", "link", "del", body.port, check=False)
-            world.run("ip", "netns", "del", body.netns, check=False)
+            body.bury()
+
+    def wait(self, addresses):
+        """Until all these addresses have a body: an endpoint may be ready, and known to lbctl, some milliseconds before."""
+        world.wait_for(lambda: set(addresses) <= {address for body in list(self.bodies.values())
+                                                  for address in body.addresses}, 10, f"bodies for {addresses}")
 
 
 def start_in(netns, make):

@@ -16,27 +16,6 @@ from world import Host, NODE, link
 
 BOLD, DIM, PLAIN = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
 NODE_ADDRESS = "192.0.2.1"
-HELLO = """\
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: hello}
-spec:
-  replicas: 1
-  selector: {matchLabels: {run: hello}}
-  template:
-    metadata: {labels: {run: hello}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers: [{name: hello, image: "localhost/hello:1", ports: [{containerPort: 8080}]}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: hello, annotations: {xlb.dev/scheduler: rr}}
-spec:
-  type: NodePort
-  selector: {run: hello}
-  ports: [{port: 80, targetPort: 8080, nodePort: 31001}]
-"""
 
 
 def title(text):
@@ -93,12 +72,13 @@ def expect(condition, what):
 
 def counters(requests):
     title("Counters, with no process of ours running")
+    note(f"(the backends that are there have answered {requests} requests)")
     show("cat /sys/fs/bpf/xlb/counters", ["cat", f"{world.PIN_DIR}/counters"])
     text = show("bpftool map dump pinned /sys/fs/bpf/xlb/backend_stats | head -n 40",
                 ["bash", "-c", f"bpftool map dump pinned {world.PIN_DIR}/backend_stats | head -n 40"])
     expect("flows" in text, "bpftool shows no counters")
     flows = sum(entry["flows"] for entry in world.lbctl_json("backends", "list"))
-    note(f"{requests} requests were answered through the backends that are left; they counted {flows} flows")
+    expect(flows == requests, f"{requests} requests were made, {flows} flows counted")
 
 
 def static():
@@ -140,8 +120,8 @@ def static():
 class Walks:
     """The two walks of a cluster's user."""
 
-    def __init__(self, client, plane, folder):
-        self.client, self.plane, self.folder = client, plane, folder
+    def __init__(self, client, plane, bodies, folder):
+        self.client, self.plane, self.bodies, self.folder = client, plane, bodies, folder
 
     def kubectl(self, line, **options):
         return show("kubectl " + line, [cluster.binaries() / "kubectl", f"--kubeconfig={self.plane.kubeconfig}",
@@ -149,6 +129,7 @@ class Walks:
 
     def settle(self, service, count):
         self.plane.wait_endpoints(service, count)
+        self.bodies.wait(self.plane.endpoints(service))
 
         def there():
             names = {entry["service"]: entry["name"] for entry in world.lbctl_json("services", "list")}
@@ -165,7 +146,7 @@ class Walks:
     def a(self):
         url = f"http://{NODE_ADDRESS}:31001/"
         title("Walk A: a NodePort Service, round robin; one Pod answers all")
-        self.plane.apply(HELLO)
+        self.kubectl("apply -f tests/kubernetes/hello.yaml")
         self.settle("hello", 1)
         self.kubectl("get services hello")
         expect(len(set(curl_loop(self.client, url, 3))) == 1, "not one Pod")
@@ -205,31 +186,34 @@ class Walks:
 def kubernetes():
     title("A node with a client behind eth0, and a control plane (etcd, kube-apiserver, ..., kwok)")
     client = topology()
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="xlb-demo-"))
+    folder = pathlib.Path(tempfile.mkdtemp(dir="/run/xlb"))
     plane = cluster.ControlPlane(folder)
     start = time.monotonic()
     watch = None
     try:
         plane.start(lambda what: note(f"starting {what}"))
         note(f"ready after {time.monotonic() - start:.0f} s")
-        cluster.Bodies(plane)
+        bodies = cluster.Bodies(plane)
         title("Attach, and follow the cluster")
         lbctl("attach eth0")
         options = f"--kubeconfig {plane.kubeconfig} --vips loadbalancer,nodeport,clusterip --node-address {NODE_ADDRESS}"
         print(f"$ lbctl backends sync --watch {options} &")
         watch = subprocess.Popen([world.LBCTL, "backends", "sync", "--watch", *options.split()],
                                  stdin=subprocess.DEVNULL)
-        walks = Walks(client, plane, folder)
+        walks = Walks(client, plane, bodies, folder)
         walks.a()
         walks.b()
         title("What lbctl shows")
         lbctl("services list")
         lbctl("status")
-        counters(2 + 120)
-        title("The end")
-        watch.terminate()
-        expect(watch.wait(10) == 0, "sync --watch did not end well")
+        title("lbctl is killed: forwarding goes on")
+        show("kill -KILL $(pgrep -x lbctl)", ["kill", "-KILL", watch.pid])
+        watch.wait()
+        expect(None not in curl_loop(client, f"http://{NODE_ADDRESS}:31001/", 2), "nothing answered")
+        counters(2 + 120 + 2)
+        title("The end: detach leaves nothing behind")
         lbctl("detach --all")
+        show("ls /sys/fs/bpf", ["ls", "/sys/fs/bpf"])
     finally:
         if watch and watch.poll() is None:
             watch.kill()
