@@ -30,12 +30,46 @@ static bool filter_has(struct datapath *dp, const struct endpoint *endpoint, uin
 	return bits[bit / 64] >> bit % 64 & 1;
 }
 
+/* Looks a VIP up as the packet path does. */
+static bool packets_find(struct datapath *dp, const struct service *service)
+{
+	const struct xlb_service *services = dp->maps[MAP_SERVICES].memory;
+	const struct xlb_service6 *services6 = dp->maps[MAP_SERVICES6].memory;
+	const struct xlb_config *config = config_of(dp);
+	uint64_t word = *slot_at(dp, service->vip.family, service->id).vip;
+	bool ipv6 = service->vip.family == XLB_IPV6;
+	uint32_t home =
+		ipv6 ? xlb_hash_vip6(&service->vip.address, (union xlb_vip6_tail){ .word = word },
+				     config->secret) :
+		       xlb_hash_vip4((union xlb_vip4){ .word = word }, config->secret);
+
+	for (uint32_t i = 0; i < XLB_SERVICE_PROBES; i++) {
+		uint32_t id = (home + i) & (config->services - 1);
+
+		if (id == service->id)
+			return true;
+		if (!(ipv6 ? services6[id].vip.word : services[id].vip.word))
+			return false;
+	}
+	return false;
+}
+
+static void assert_all_found(struct datapath *dp)
+{
+	struct service *service;
+	size_t cursor = 0;
+
+	while ((service = model_next(datapath_model(dp), &cursor)))
+		assert_true(packets_find(dp, service));
+}
+
 static void assert_service_sound(struct datapath *dp, struct service *service, bool *known)
 {
 	struct slot slot = slot_at(dp, service->vip.family, service->id);
 	uint32_t able = 0, placed = 0;
 
 	assert_int_equal(*slot.generation & 1, 0);
+	assert_true(packets_find(dp, service));
 	assert_true(filter_has(dp, &service->vip, service->vip.protocol));
 	for (size_t i = 0; i < service->n_backends; i++) {
 		struct backend *backend = &service->backends[i];
@@ -637,6 +671,7 @@ static void many_changes_wear_nothing_out(void **state)
 			apply(dp, wish);
 		else
 			ok(datapath_apply(dp, &wish->vip, NULL, &err));
+		assert_all_found(dp);
 		if (i % 300 == 0)
 			assert_sound(dp);
 		service_free(wish);
@@ -782,7 +817,9 @@ static void writer(void)
 /* kill -9 at any moment: the next writer finds or makes everything sound. */
 static void killed_at_any_time(void **state)
 {
-	struct datapath *dp = make_small();
+	/* Large enough that little time goes into collecting ids. */
+	struct datapath *dp =
+		make((struct datapath_sizes){ .services = 16, .backends = 4096, .flows = 1024 });
 	int repaired = 0;
 
 	(void)state;
@@ -793,7 +830,7 @@ static void killed_at_any_time(void **state)
 
 		if (!child)
 			writer();
-		usleep(5000 + random() % 3000);
+		usleep(20000 + random() % 10000);
 		kill(child, SIGKILL);
 		waitpid(child, NULL, 0);
 		repaired += config_of(dp)->generation & 1;

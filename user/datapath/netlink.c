@@ -16,6 +16,7 @@
 #include "datapath/internal.h"
 
 #define BUFFER_BYTES 32768
+#define LOOPBACK 1
 
 static int netlink_open(struct datapath *dp, struct error *err)
 {
@@ -98,8 +99,9 @@ static int route_parse(const struct nlmsghdr *header, void *data)
 			 length <= sizeof(path->source))
 			memcpy(&path->source, mnl_attr_get_payload(attribute), length);
 	}
+	/* Mostly said so already; inside a VRF it is the VRF's device. */
 	if (route->rtm_type == RTN_LOCAL)
-		path->ifindex = 1;
+		path->ifindex = LOOPBACK;
 	return MNL_CB_OK;
 }
 
