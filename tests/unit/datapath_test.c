@@ -757,20 +757,28 @@ static void half_done_is_finished(void **state)
 {
 	struct datapath *dp = make_small();
 	struct service *wish = service_of(vip_of(1), 0, 3), *dead = service_of(vip_of(2), 20, 2);
-	uint32_t slot, orphan, unborn = 50, doubled = 51;
+	uint32_t slot, nowhere = 0, orphan, unborn = 50, doubled = 51, key;
+	struct xlb_service_stats *stats;
+	struct xlb_service_info info;
 
 	(void)state;
 	apply(dp, wish);
 	apply(dp, dead);
 	/* A deletion that came as far as the tombstone. */
 	slot = model_find(dp->model, &dead->vip)->id;
+	key = service_key(dp, XLB_IPV4, slot);
+	stats = map_values_new(dp, MAP_SERVICE_STATS);
+	stats->flows = 7;
+	bpf_map_update_elem(dp->maps[MAP_SERVICE_STATS].fd, &key, stats, BPF_ANY);
 	orphan = id_of(dp, dead->vip, 20);
 	write_begin(dp);
 	service_begin(&(struct slot){ .generation = slot_at(dp, XLB_IPV4, slot).generation });
 	slot_withdraw(dp, XLB_IPV4, slot);
 	/* Backends that were written for a ring that was not: one of an unborn service, one a double. */
 	*backend_at(dp, unborn) = *backend_at(dp, orphan);
-	backend_at(dp, unborn)->service = slot ^ 1;
+	while (slot_live(dp, XLB_IPV4, nowhere) || nowhere == slot)
+		nowhere++;
+	backend_at(dp, unborn)->service = nowhere;
 	*backend_at(dp, doubled) = *backend_at(dp, id_of(dp, wish->vip, 0));
 	service_begin(&(struct slot){
 		.generation =
@@ -788,6 +796,11 @@ static void half_done_is_finished(void **state)
 	assert_int_equal(model_find(dp->model, &wish->vip)->n_backends, 3);
 	assert_int_equal(backend_at(dp, orphan)->state, XLB_BACKEND_RETIRED);
 	assert_int_equal(backend_at(dp, unborn)->state, XLB_BACKEND_RETIRED);
+	/* Nor does anything tell of the deleted service. */
+	assert_int_not_equal(bpf_map_lookup_elem(dp->maps[MAP_SERVICE_INFO].fd, &key, &info), 0);
+	assert_int_equal(bpf_map_lookup_elem(dp->maps[MAP_SERVICE_STATS].fd, &key, stats), 0);
+	assert_int_equal(stats->flows, 0);
+	free(stats);
 	service_free(wish);
 	service_free(dead);
 	unmake(dp);
