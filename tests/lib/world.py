@@ -64,11 +64,11 @@ def forwarding(on):
 
 
 class Host:
-    """A network namespace with a name; the node is the sandbox's own (name None)."""
+    """A network namespace with a name; the node is the sandbox's own (name None). there: it is made already."""
 
-    def __init__(self, name):
+    def __init__(self, name, there=False):
         self.name = name
-        if name:
+        if name and not there:
             run("ip", "netns", "add", name)
             self.run("ip", "link", "set", "lo", "up")
 

@@ -32,14 +32,12 @@ class Net:
 
     def __init__(self):
         self.client = Host("client")
-        self.places = {}
         link(NODE, "eth0", self.client, "eth0", xdp_peer=True)
         NODE.address("eth0", "192.0.2.1/24", "2001:db8:c::1/64")
         self.client.address("eth0", "192.0.2.100/24", "2001:db8:c::100/64")
         self.client.route("default", "via", "192.0.2.1")
         self.client.route("default", "via", "2001:db8:c::1")
         world.forwarding(True)
-        self.services = []
 
     # Places.
 
@@ -91,6 +89,25 @@ class Net:
         for direction, section in (("egress", f"tag{tags}"), ("ingress", f"untag{tags}")):
             host.run("tc", "filter", "add", "dev", device, direction, "bpf", "direct-action", "object-file", TAG_OBJECT,
                      "section", section)
+
+    def client_behind_router(self):
+        """Moves the client away: a router takes its place on the node's link."""
+        router = Host("gateway")
+        self.client.run("ip", "link", "del", "eth0")
+        link(NODE, "eth0", router, "eth0", xdp_peer=True)
+        link(router, "eth1", self.client, "eth0")
+        self.client.run("ethtool", "-K", "eth0", "tx", "off")
+        NODE.address("eth0", "192.0.2.1/24", "2001:db8:c::1/64")
+        router.address("eth0", "192.0.2.2/24", "2001:db8:c::2/64")
+        router.address("eth1", "198.51.100.1/24", "2001:db8:d::1/64")
+        router.sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+        router.route("default", "via", "192.0.2.1")
+        router.route("default", "via", "2001:db8:c::1")
+        self.client.address("eth0", "198.51.100.100/24", "2001:db8:d::100/64")
+        self.client.route("default", "via", "198.51.100.1")
+        self.client.route("default", "via", "2001:db8:d::1")
+        NODE.route("198.51.100.0/24", "via", "192.0.2.2")
+        NODE.route("2001:db8:d::/64", "via", "2001:db8:c::2")
 
     def behind_router(self):
         router, host = Host("router"), Host("b7")

@@ -60,6 +60,42 @@ def test_there_and_back(net, place, forward, family, routing):
 
 
 @pytest.mark.parametrize("family", (4, 6))
+@pytest.mark.parametrize("forward", ("nat", "dnat"))
+@pytest.mark.parametrize("place", ("a device without XDP", "Pod on a bridge", "Pod behind vxlan"))
+def test_client_behind_a_router(net, place, forward, family):
+    """Replies go back by the router that the client is behind."""
+    net.client_behind_router()
+    make, devices = PLACES[place]
+    there = make(net)
+    if place == "Pod behind vxlan" and forward == "dnat":
+        other = world.Host("other", there=True)
+        other.route("198.51.100.0/24", "via", "10.44.0.0", "dev", "flannel.1", "onlink")
+        other.route("2001:db8:d::/64", "via", "2001:db8:44:0::", "dev", "flannel.1", "onlink")
+    net.attach(*devices)
+    for protocol in ("tcp", "udp"):
+        net.serve([there], family, protocol, forward=forward)
+    (answer,) = net.ask("tcp", family, 1, MEGABYTES_10)
+    assert answer.get("intact") and answer["name"] == there.host.name, answer
+    expect(net.ask("udp", family, 3), there.host.name,
+           {4: "198.51.100.100", 6: "2001:db8:d::100"}[family] if forward == "dnat" else None)
+
+
+@pytest.mark.parametrize("family", (4, 6))
+@pytest.mark.parametrize("place", ("same device", "another attached device", "Pod on a bridge"))
+def test_generic_mode(net, place, family):
+    """The same programs where the driver has no XDP."""
+    make, devices = PLACES[place]
+    there = make(net)
+    net.attach("--mode", "generic", *devices)
+    assert {device["mode"] for device in world.lbctl_json("status")["devices"]} <= {"generic", "replies"}
+    for protocol in ("tcp", "udp"):
+        net.serve([there], family, protocol)
+    (answer,) = net.ask("tcp", family, 1, MEGABYTES_10)
+    assert answer.get("intact") and answer["name"] == there.host.name, answer
+    expect(net.ask("udp", family, 3), there.host.name, None)
+
+
+@pytest.mark.parametrize("family", (4, 6))
 @pytest.mark.parametrize("place", ("another attached device", "Pod on a bridge"))
 def test_first_packet_to_an_unresolved_neighbour(net, place, family):
     """The kernel resolves the neighbour and keeps the packet: no retransmission after a second is needed."""

@@ -10,6 +10,7 @@ import pytest
 import world
 
 TRAFFIC = world.TOP / "tests/lib/traffic.py"
+VIPS = {4: "203.0.113.10", 6: "2001:db8:99::10"}
 
 
 @pytest.fixture
@@ -183,3 +184,64 @@ def test_udp_of_a_dead_backend_moves_on(net, three):
     world.lbctl("backends", "del", key, {"b1": "10.0.1.2:8080", "b2": "10.0.2.2:8080"}[first])
     assert tell(process, "x") == ({"b1", "b2"} - {first}).pop()
     process.kill()
+
+
+def test_attach_again_and_a_new_lbctl_keep_connections(net, three):
+    """Attaching what is attached, as an upgrade of lbctl does, is not noticed by open connections."""
+    key = net.serve(three[:1])
+    process = open_connection(net)
+    assert tell(process, "half") == "sent"
+    net.attach("eth0", "eth1", "eth2", "eth3")
+    world.lbctl("services", "set", key, "--scheduler", "rr")
+    assert tell(process, "last") == "sent"
+    assert process.stdout.readline().strip() == f"b1 {1 << 20}"
+
+
+def test_many_clients_at_once(net, three):
+    """Eight clients' processes, 100 connections each, over both families: all intact, and each counted once."""
+    for family in (4, 6):
+        net.serve(three, family, scheduler="rr")
+    asking = [net.client.start("/usr/bin/python3", TRAFFIC, "tcp", VIPS[family], 80, 100, 2000, stdout=subprocess.PIPE)
+              for family in (4, 6) for _ in range(4)]
+    for process in asking:
+        answers = [json.loads(line) for line in process.communicate(timeout=120)[0].splitlines()]
+        assert len(answers) == 100 and all(answer.get("intact") for answer in answers), answers
+    services = world.lbctl_json("services", "list")
+    assert [service["flows"] for service in services] == [400, 400]
+    for service in services:
+        flows = [entry["flows"] for entry in world.lbctl_json("backends", "list", service["service"])]
+        assert max(flows) - min(flows) <= 1, flows
+
+
+@pytest.mark.parametrize("family", (4, 6))
+def test_two_services_over_the_same_backends(net, three, family):
+    """Replies find their way back to the VIP that was asked, whichever of several it was."""
+    for port in (80, 81, 82):
+        net.serve(three, family, port=port, scheduler="rr")
+    for port in (82, 80, 81):
+        assert sorted(names(net.ask("tcp", family, 3, 100, port=port))) == ["b1", "b2", "b3"]
+
+
+def test_what_is_not_ours_is_not_touched(net, three):
+    """ping, traceroute's UDP, and the node's own services work beside a VIP."""
+    net.serve(three)
+    net.client.sh("ping -c 3 -i 0.2 -W 2 192.0.2.1; ping -c 3 -i 0.2 -W 2 2001:db8:c::1; ping -c 1 -W 2 10.0.1.2;"
+                  "ping -c 1 -W 2 -s 4000 10.0.1.2")
+    server = world.NODE.start("/usr/bin/python3", TRAFFIC, "serve", "node", 9000, stdout=-1)
+    assert server.stdout.readline() == "ready\n"
+    result = net.client.run("/usr/bin/python3", TRAFFIC, "tcp", "192.0.2.1", 9000, 1, 1_000_000)
+    assert json.loads(result.stdout)["intact"]
+    server.kill()
+    assert all(service["flows"] == 0 for service in world.lbctl_json("services", "list"))
+
+
+def test_detach_lets_connections_go(net, three):
+    """After detach the VIP is nobody's: no answer of ours, and the kernel routes as before."""
+    net.serve(three)
+    assert names(net.ask("tcp", 4, 1, 10))[0]
+    world.lbctl("detach", "eth0")
+    answers = net.client.run("curl", "-s", "-m", "1", "http://203.0.113.10/", check=False)
+    assert answers.returncode != 0
+    net.client.sh("ping -c 1 -W 2 10.0.1.2")
+    net.attach("eth0")
+    assert names(net.ask("tcp", 4, 1, 10))[0]
