@@ -251,6 +251,27 @@ static void a_device_that_went_away(void **state)
 	datapath_close(dp);
 }
 
+/* Entries of a hash come in any order, another one each time. */
+static void the_uplink_does_not_depend_on_chance(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 8; i++) {
+		struct datapath *dp = make_attached(), *other;
+
+		ok(datapath_attach(dp, "br0", ATTACH_AUTO, 0, note, &err));
+		ok(datapath_attach(dp, "v1", ATTACH_AUTO, 0, note, &err));
+		assert_int_equal(config_of(dp)->uplink, if_nametoindex("v0"));
+		datapath_unlock(dp);
+		other = open_again();
+		ok(datapath_lock(other, NULL, &err));
+		ok(datapath_detach(other, "v0", &err));
+		/* It was made before the bridge. */
+		assert_int_equal(config_of(dp)->uplink, if_nametoindex("v1"));
+		datapath_close(other);
+		unmake(dp);
+	}
+}
+
 static void taken_away_behind_our_back(void **state)
 {
 	struct datapath *dp = make_attached();
@@ -526,6 +547,7 @@ int main(void)
 		WORLD(two_instances_on_one_machine),
 		WORLD(destroying_while_attached),
 		WORLD(a_device_that_went_away),
+		WORLD(the_uplink_does_not_depend_on_chance),
 		WORLD(taken_away_behind_our_back),
 		WORLD(the_kernels_routes_decide),
 		WORLD(a_route_that_comes_later),

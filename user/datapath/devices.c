@@ -121,8 +121,10 @@ void uplink_choose(struct datapath *dp)
 
 	if (device && device->entry.flags & XLB_DEVICE_XDP)
 		return;
-	for (size_t i = 0; i < dp->n_devices && !uplink; i++)
-		if (dp->devices[i].entry.flags & XLB_DEVICE_XDP)
+	/* The map has no order; the lowest number is the oldest device. */
+	for (size_t i = 0; i < dp->n_devices; i++)
+		if (dp->devices[i].entry.flags & XLB_DEVICE_XDP &&
+		    (!uplink || dp->devices[i].ifindex < uplink))
 			uplink = dp->devices[i].ifindex;
 	__atomic_store_n(&config->uplink, uplink, __ATOMIC_RELEASE);
 }
