@@ -380,7 +380,9 @@ static void set_limits(struct api_request *request)
 	} else {
 		/* Slow is fine, silent is not. */
 		curl_easy_setopt(handle, CURLOPT_LOW_SPEED_LIMIT, 1L);
-		curl_easy_setopt(handle, CURLOPT_LOW_SPEED_TIME, (long)request->api->timeout_s);
+		/* A second more than on_late() waits, which has the better words. */
+		curl_easy_setopt(handle, CURLOPT_LOW_SPEED_TIME,
+				 (long)request->api->timeout_s + 1);
 		/* The API server compresses what is larger than 128 KB, if asked. */
 		curl_easy_setopt(handle, CURLOPT_ACCEPT_ENCODING, "gzip");
 	}
