@@ -156,6 +156,7 @@ class ApiServer:
             self.lock.notify_all()
         self.server.shutdown()
         self.server.server_close()
+        self.server.closed = True
         for connection in list(self.server.connections):
             try:
                 connection.shutdown(socket.SHUT_RDWR)
@@ -189,7 +190,7 @@ class Server(socketserver.ThreadingTCPServer):
     request_queue_size = 64
 
     def __init__(self, *arguments):
-        self.connections, self.watching, self.api = set(), set(), None
+        self.connections, self.watching, self.api, self.closed = set(), set(), None, False
         super().__init__(*arguments)
 
     def process_request_thread(self, request, client_address):
@@ -201,6 +202,10 @@ class Server(socketserver.ThreadingTCPServer):
             request.close()
             return
         self.connections.add(request)
+        if self.closed:  # stopped during the handshake: nobody else cuts this connection
+            self.connections.discard(request)
+            request.close()
+            return
         try:
             super().process_request_thread(request, client_address)
         finally:
@@ -372,5 +377,7 @@ class Handler(BaseHTTPRequestHandler):
             for number, _, kind, item in fresh:
                 self.chunk(event(kind, item) + "\n")
                 version = number
-        if not api.stopped:
+        if api.stopped:
+            self.abort()
+        else:
             self.chunk("")
