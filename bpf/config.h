@@ -14,6 +14,10 @@
  */
 extern const volatile struct xlb_config cfg;
 
+#ifndef barrier
+#define barrier() asm volatile("" : : : "memory")
+#endif
+
 /* Keeps the compiler from turning arithmetic on `var` back into branches. */
 #ifndef barrier_var
 #define barrier_var(var) asm volatile("" : "+r"(var))

@@ -107,7 +107,8 @@ static __always_inline void hop_refresh(void *ctx, struct xlb_next_hop *next,
 
 		((__u64 *)new)[0] = ((__u64 *)&hop)[0];
 		((__u64 *)new)[1] = ((__u64 *)&hop)[1];
-		__sync_lock_test_and_set(&next->current, other);
+		barrier();
+		*(volatile __u16 *)&next->current = other;
 	}
 	*(volatile __u32 *)&next->checked = settled ? now : 0;
 }
@@ -115,7 +116,7 @@ static __always_inline void hop_refresh(void *ctx, struct xlb_next_hop *next,
 /* The hop to use now; by value, so that it is one and the same throughout. */
 static __always_inline const struct xlb_hop *hop_current(struct xlb_next_hop *next)
 {
-	return *(volatile __u32 *)&next->current & 1 ? &next->hop[1] : &next->hop[0];
+	return *(volatile __u16 *)&next->current & 1 ? &next->hop[1] : &next->hop[0];
 }
 
 /* The cache entry for a client's next hop, taken over from whoever had it. */

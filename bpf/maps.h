@@ -28,6 +28,7 @@ XLB_ARRAY(services, struct xlb_service, BPF_F_MMAPABLE);
 XLB_ARRAY(services6, struct xlb_service6, BPF_F_MMAPABLE);
 XLB_ARRAY(backends, struct xlb_backend, BPF_F_MMAPABLE);
 XLB_ARRAY(rings, struct xlb_ring_line, BPF_F_MMAPABLE);
+XLB_ARRAY(service_options, struct xlb_service_options, BPF_F_MMAPABLE);
 XLB_ARRAY(rotation, struct xlb_rotation, BPF_F_MMAPABLE);
 XLB_ARRAY(flows, struct xlb_flow_line, BPF_F_MMAPABLE);
 XLB_ARRAY(flows6, struct xlb_flow6_line, BPF_F_MMAPABLE);
@@ -83,5 +84,22 @@ struct {
 	__type(key, __u32);
 	__type(value, struct xlb_device);
 } devices SEC(".maps") __weak;
+
+/* What follows is for packets that are rare: stock hashes do. */
+#define XLB_HASH(map, map_type, key_type, value_type, flags) \
+	struct { \
+		__uint(type, map_type); \
+		__uint(max_entries, 1); \
+		__uint(map_flags, flags); \
+		__type(key, key_type); \
+		__type(value, value_type); \
+	} map SEC(".maps") __weak
+
+XLB_HASH(affinity, BPF_MAP_TYPE_LRU_HASH, struct xlb_affinity_key, struct xlb_affinity, 0);
+XLB_HASH(ranges, BPF_MAP_TYPE_LPM_TRIE, struct xlb_range4, __u32, BPF_F_NO_PREALLOC);
+XLB_HASH(ranges6, BPF_MAP_TYPE_LPM_TRIE, struct xlb_range6, __u32, BPF_F_NO_PREALLOC);
+XLB_HASH(vips, BPF_MAP_TYPE_HASH, struct xlb_address, struct xlb_vip, BPF_F_NO_PREALLOC);
+XLB_HASH(paths, BPF_MAP_TYPE_LRU_HASH, struct xlb_address, struct xlb_path, 0);
+XLB_HASH(fragments, BPF_MAP_TYPE_LRU_HASH, struct xlb_fragment_key, struct xlb_fragment, 0);
 
 #endif

@@ -22,7 +22,7 @@
  * Raised whenever a structure below changes its layout or meaning. lbctl refuses a pin directory of
  * another version.
  */
-#define XLB_ABI_VERSION 1
+#define XLB_ABI_VERSION 2
 
 /* "namespace/name:port" of Kubernetes: 63 + 1 + 63 + 1 + 15, and a NUL */
 #define XLB_NAME_MAX 160
@@ -50,6 +50,15 @@ enum xlb_forward {
 	XLB_FORWARD_NAT = 0,
 	/* destination translated, client address kept; replies are routed through this node */
 	XLB_FORWARD_DNAT = 1,
+	/*
+	 * Direct server return: the packet as it is, to the backend's MAC address, in an IP header
+	 * to the backend (RFC 2003, RFC 2473, RFC 4213), or in UDP and such a header (GUE variant 1,
+	 * draft-ietf-intarea-gue). The backend owns the VIP and answers the client itself.
+	 */
+	XLB_FORWARD_L2 = 2,
+	XLB_FORWARD_IPIP = 3,
+	XLB_FORWARD_GUE = 4,
+	XLB_FORWARDS = 5,
 };
 
 /* How a new flow chooses its backend. Fits in 4 bits. */
@@ -57,6 +66,15 @@ enum xlb_scheduler {
 	/* consistent hashing: the same backend on every node (Eisenbud et al., NSDI 2016) */
 	XLB_SCHEDULER_MAGLEV = 0,
 	XLB_SCHEDULER_RR = 1,		/* one after the other, in the ring's order, across CPUs */
+	/*
+	 * of two at random, by weight, the one with fewer flows for its weight (Mitzenmacher, "The
+	 * Power of Two Choices", 2001)
+	 */
+	XLB_SCHEDULER_LC = 2,
+	XLB_SCHEDULER_RANDOM = 3,	/* by weight */
+	/* as maglev, by the client's address alone: all its connections go to one backend */
+	XLB_SCHEDULER_SOURCE = 4,
+	XLB_SCHEDULERS = 5,
 };
 
 /* What a backend is given. */
@@ -110,7 +128,15 @@ enum xlb_drop {
 	XLB_DROP_MALFORMED = 7,
 	/* a RST to a flow that is not known: nothing may answer a RST (RFC 9293, 3.5.2) */
 	XLB_DROP_NO_FLOW = 8,
-	XLB_DROP_REASONS = 9,
+	XLB_DROP_SOURCE_RANGE = 9,	/* the service does not take packets from this address */
+	/* the source is the VIP itself, multicast, broadcast or loopback (RFC 1122, 3.2.1.3) */
+	XLB_DROP_BAD_SOURCE = 10,
+	/* does not fit the device to the backend, and the ICMP error that says so was not sent */
+	XLB_DROP_TOO_BIG = 11,
+	XLB_DROP_TTL = 12,		/* no hop left, and the ICMP error was not sent */
+	XLB_DROP_NO_FRAGMENT = 13,	/* a later fragment whose first one is not known */
+	XLB_DROP_RATE_LIMITED = 14,	/* an answer was due, but too many were sent already */
+	XLB_DROP_REASONS = 15,
 };
 
 /*
@@ -124,15 +150,23 @@ _Static_assert(sizeof(struct xlb_address) == 16, "ABI");
 
 /*
  * What a service does, as one word that is replaced by one store: a packet sees the old set of
- * backends or the new one. The ring is `rings`[ring_offset .. ring_offset + ring_size); a size of 0
+ * backends or the new one. The ring is `rings` from line ring_line on, ring_size slots; a size of 0
  * means that there is nobody to take new flows.
  */
 union xlb_service_target {
 	struct {
-		__u64 ring_offset : 32;
+		__u64 ring_line : 28;
 		__u64 ring_size : 24;
 		__u64 scheduler : 4;	/* enum xlb_scheduler */
 		__u64 forward : 4;	/* enum xlb_forward */
+		/*
+		 * The backend follows from packet and ring: no flows are kept but those of slots
+		 * with XLB_RING_MOVED (l2, ipip and gue with maglev or source, without affinity).
+		 */
+		__u64 stateless : 1;
+		__u64 ranges : 1;	/* `ranges` or `ranges6` say who may come */
+		__u64 options : 1;	/* its element of `service_options` is not all zero */
+		__u64 spare : 1;
 	};
 	__u64 word;
 };
@@ -166,12 +200,16 @@ struct xlb_service {
 	union xlb_vip4 vip;
 	union xlb_service_target target;
 	/*
+	 * What it did when its flows were last all where its ring says: for flows that came before
+	 * and are not in the flow table (see XLB_RING_MOVED). 0: nothing
+	 */
+	union xlb_service_target previous;
+	/*
 	 * counts the changes of this service; odd while one is under way, so that a crash is seen
 	 * and finished
 	 */
 	__u32 generation;
-	__u32 pad;
-	__u64 pad2;
+	__u32 moved;	/* tick of the last change that moved slots; 0: none are */
 };
 _Static_assert(sizeof(struct xlb_service) == 32, "ABI");
 
@@ -192,11 +230,23 @@ struct xlb_service6 {
 	struct xlb_address address;
 	union xlb_vip6_tail vip;
 	union xlb_service_target target;
+	union xlb_service_target previous;
 	__u32 generation;
-	__u32 pad;
-	__u64 pad2[3];
+	__u32 moved;
+	__u64 pad[2];
 };
 _Static_assert(sizeof(struct xlb_service6) == 64, "ABI");
+
+/*
+ * `service_options`: by XLB_SERVICE_KEY(): what few services have. Read only where the service's
+ * target says so.
+ */
+struct xlb_service_options {
+	__u32 affinity;		/* ticks that a client stays with its backend; 0: no affinity */
+	__u16 mss;		/* largest TCP segment that a SYN may announce; 0: as it says */
+	__u16 pad;
+};
+_Static_assert(sizeof(struct xlb_service_options) == 8, "ABI");
 
 /*
  * Where frames for a neighbour go. Device 0: no route. With XLB_HOP_STACK the frame is handed to
@@ -220,7 +270,9 @@ _Static_assert(sizeof(struct xlb_hop) == 16, "ABI");
 struct xlb_next_hop {
 	struct xlb_hop hop[2];
 	__u32 checked;	/* tick of the last look-up (see xlb_config.tick_shift), 0: never */
-	__u32 current;	/* 0 or 1 */
+	/* written by one store */
+	__u16 current;	/* 0 or 1 */
+	__u16 mtu;	/* longest IP packet that fits, as far as is known; 0: not known */
 };
 _Static_assert(sizeof(struct xlb_next_hop) == 40, "ABI");
 
@@ -230,28 +282,33 @@ _Static_assert(sizeof(struct xlb_next_hop) == 40, "ABI");
  * refers to it.
  */
 struct xlb_backend {
-	__u32 service;		/* id of its service, within the family */
+	__u32 service;		/* id of its service, within the family of the VIP */
 	__u8 state;		/* enum xlb_backend_state */
 	__u8 family;		/* enum xlb_family */
 	__u8 protocol;		/* enum xlb_protocol */
-	__u8 pad;
+	__u8 vip_family;	/* enum xlb_family: differs from `family` in tunnels, and NAT64 */
 	__u16 weight;		/* 0..XLB_WEIGHT_MAX, as configured; the ring already holds it */
 	__be16 port;
 	__be16 vip_port;
-	__u16 pad2;
+	__be16 tunnel_port;	/* gue: UDP destination port */
 	__u16 address_sum;	/* xlb_sum_address() of address, source and vip, for checksums */
 	__u16 source_sum;
 	__u16 vip_sum;
-	__u16 pad3;
+	__u16 pad;
 	/* device that the kernel's routes name for it; used where bpf_fib_lookup may not answer */
 	__u32 ifindex;
-	__u32 pad4;
+	/*
+	 * ipip, gue: the bits of the last word of `source` that follow the flow's hash, so that the
+	 * receiving NIC spreads flows over its queues; they are 0 in `source`
+	 */
+	__be32 source_mask;
 	struct xlb_next_hop next_hop;	/* owned by the packet path */
 	struct xlb_address address;
-	/* nat: the address of this node that the backend answers to */
+	/* nat: the address of this node that the backend answers to; tunnels: the outer source */
 	struct xlb_address source;
 	struct xlb_address vip;
-	__u64 pad5;
+	__u32 load;	/* lc: flows that it has now. Owned by the packet path */
+	__u32 pad2;
 };
 _Static_assert(sizeof(struct xlb_backend) == 128, "ABI");
 
@@ -260,6 +317,13 @@ _Static_assert(sizeof(struct xlb_backend) == 128, "ABI");
  * place n % 16.
  */
 #define XLB_RING_LINE 16
+/*
+ * Stateless services: this slot changed hands, and flows that began before are still about. Flows
+ * that fall on it are kept in the flow table; a packet of none of those belongs to a flow from
+ * before, and goes where the service's `previous` says (Mendelson et al., "Just Enough Tracking",
+ * CoNEXT 2021).
+ */
+#define XLB_RING_MOVED (1u << 31)
 
 struct xlb_ring_line {
 	__u32 backend[XLB_RING_LINE];
@@ -296,7 +360,7 @@ union xlb_flow_value {
 	struct {
 		__u64 backend : 24;
 		__u64 state : 4;	/* enum xlb_flow_state */
-		__u64 spare : 4;
+		__u64 forward : 4;	/* enum xlb_forward: as when it began */
 		/* nat: source port towards the backend, host order; dnat: 0 */
 		__u64 port : 16;
 		__u64 seen : 16;	/* tick of the last packet, modulo 2^16 */
@@ -394,6 +458,77 @@ struct xlb_drop_stats {
 	__u64 packets;
 };
 _Static_assert(sizeof(struct xlb_drop_stats) == 16, "ABI");
+
+/*
+ * `affinity`: the backend that a client was last given by a service, and when. Evicts what was not
+ * used for longest. Owned by the packet path.
+ */
+struct xlb_affinity_key {
+	struct xlb_address client;
+	__u32 service;		/* XLB_SERVICE_KEY() */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct xlb_affinity_key) == 24, "ABI");
+
+struct xlb_affinity {
+	__u32 backend;
+	__u32 seen;		/* tick */
+};
+
+/*
+ * `ranges`, `ranges6`: longest prefix match over service and client address: who may come to a
+ * service whose target says so. Any match lets the packet in; the value means nothing.
+ */
+struct xlb_range4 {
+	__u32 prefix;		/* 32 and the length of the range's prefix */
+	__u32 service;		/* id */
+	__be32 address;
+};
+
+struct xlb_range6 {
+	__u32 prefix;
+	__u32 service;
+	struct xlb_address address;
+};
+_Static_assert(sizeof(struct xlb_range6) == 24, "ABI");
+
+/*
+ * `vips`: addresses that services have, for packets that name no port. An IPv4 address is that of
+ * its IPv6 form, ::ffff:a.b.c.d (RFC 4291, 2.5.5.2).
+ */
+struct xlb_vip {
+	__u32 services;		/* how many */
+	__u32 echo;		/* 1: answers ICMP echo */
+};
+
+/*
+ * `paths`: the longest packet that reaches an address, as routers said (RFC 1191, RFC 8201); same
+ * form of address. Read when next hops are looked up. Owned by the packet path.
+ */
+struct xlb_path {
+	__u32 mtu;
+	__u32 learned;		/* tick; forgotten after XLB_PATH_TICKS */
+};
+#define XLB_PATH_TICKS 600
+
+/*
+ * `fragments`: the ports of a datagram whose first fragment was seen (RFC 791, RFC 8200 4.5), for
+ * XLB_FRAGMENT_TICKS. Evicts what was not used for longest. Owned by the packet path.
+ */
+struct xlb_fragment_key {
+	struct xlb_address source;
+	struct xlb_address destination;
+	__u32 id;		/* as in the packet */
+	__u32 protocol;
+};
+_Static_assert(sizeof(struct xlb_fragment_key) == 40, "ABI");
+
+struct xlb_fragment {
+	__be16 source_port;
+	__be16 destination_port;
+	__u32 seen;		/* tick */
+};
+#define XLB_FRAGMENT_TICKS 2
 
 /*
  * `filter`: a bitmap with a bit for every backend and every VIP, by xlb_hash_endpoint() of address,

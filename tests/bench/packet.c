@@ -206,7 +206,7 @@ static void service_make(struct stand *stand, const char *text, uint16_t port,
 			 enum xlb_forward forward, uint32_t first_backend, uint32_t ring)
 {
 	enum xlb_family family = strchr(text, ':') ? XLB_IPV6 : XLB_IPV4;
-	union xlb_service_target target = { .ring_offset = ring, .ring_size = RING,
+	union xlb_service_target target = { .ring_line = ring / XLB_RING_LINE, .ring_size = RING,
 					    .scheduler = XLB_SCHEDULER_MAGLEV,
 					    .forward = forward };
 	struct xlb_address vip;

@@ -447,7 +447,7 @@ static void a_change_without_effect_on_the_ring_keeps_it(void **state)
 	assert_int_equal(target_of(dp, wish->vip).word, before.word);
 	wish->forward = XLB_FORWARD_DNAT;
 	apply(dp, wish);
-	assert_int_equal(target_of(dp, wish->vip).ring_offset, before.ring_offset);
+	assert_int_equal(target_of(dp, wish->vip).ring_line, before.ring_line);
 	assert_int_equal(target_of(dp, wish->vip).forward, XLB_FORWARD_DNAT);
 	assert_sound(dp);
 	service_free(wish);
@@ -481,7 +481,7 @@ static void a_new_ring_lies_elsewhere(void **state)
 	before = target_of(dp, wish->vip);
 	backend_put(wish, 0, 3, XLB_BACKEND_ACTIVE);
 	apply(dp, wish);
-	assert_int_not_equal(target_of(dp, wish->vip).ring_offset, before.ring_offset);
+	assert_int_not_equal(target_of(dp, wish->vip).ring_line, before.ring_line);
 	service_free(wish);
 	unmake(dp);
 }

@@ -197,7 +197,7 @@ static inline uint32_t in_ring(struct datapath *dp, struct endpoint vip, uint32_
 	uint32_t n = 0;
 
 	for (uint32_t i = 0; i < target.ring_size; i++)
-		n += slots[target.ring_offset + i] == id;
+		n += slots[target.ring_line * XLB_RING_LINE + i] == id;
 	return n;
 }
 

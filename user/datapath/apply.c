@@ -166,7 +166,7 @@ uint32_t ring_lines_of(union xlb_service_target target)
 	return (target.ring_size + XLB_RING_LINE - 1) / XLB_RING_LINE;
 }
 
-static int ring_take_room(struct datapath *dp, uint32_t slots, uint32_t *ret_offset,
+static int ring_take_room(struct datapath *dp, uint32_t slots, uint32_t *ret_line,
 			  struct error *err)
 {
 	uint32_t lines = (slots + XLB_RING_LINE - 1) / XLB_RING_LINE, line = 0;
@@ -185,7 +185,7 @@ static int ring_take_room(struct datapath *dp, uint32_t slots, uint32_t *ret_off
 			slots, config_of(dp)->backends);
 	if (r)
 		return error_set(err, -r, "out of memory");
-	*ret_offset = line * XLB_RING_LINE;
+	*ret_line = line;
 	return 0;
 }
 
@@ -194,7 +194,7 @@ static int ring_plan(struct datapath *dp, const struct service *service,
 		     union xlb_service_target *ret_target, uint32_t **ret_ring, struct error *err)
 {
 	_cleanup_(free_pointer) uint32_t *ring = NULL;
-	uint32_t slots = 0, offset = 0;
+	uint32_t slots = 0, line = 0;
 	int r = ring_size(service, &slots, err);
 
 	if (r)
@@ -205,11 +205,11 @@ static int ring_plan(struct datapath *dp, const struct service *service,
 	r = ring_fill(service, config_of(dp)->seed, ring, slots, err);
 	if (r)
 		return r;
-	r = ring_take_room(dp, slots, &offset, err);
+	r = ring_take_room(dp, slots, &line, err);
 	if (r)
 		return r;
 	*ret_target = (union xlb_service_target){
-		.ring_offset = offset,
+		.ring_line = line,
 		.ring_size = slots,
 		.scheduler = service->scheduler,
 		.forward = service->forward,
@@ -258,7 +258,7 @@ static void plan_undo(struct datapath *dp, struct plan *plan)
 		id_pool_put(&dp->ids, id);
 	}
 	if (plan->ring)
-		extent_pool_put(&dp->ring_lines, plan->target.ring_offset / XLB_RING_LINE,
+		extent_pool_put(&dp->ring_lines, plan->target.ring_line,
 				ring_lines_of(plan->target));
 }
 
@@ -346,7 +346,7 @@ static int ring_write(struct datapath *dp, union xlb_service_target target, cons
 
 	if (!slots)
 		return -errno;
-	memcpy(slots + target.ring_offset, ring, target.ring_size * sizeof(*ring));
+	memcpy(slots + (size_t)target.ring_line * XLB_RING_LINE, ring, target.ring_size * sizeof(*ring));
 	return 0;
 }
 
@@ -420,7 +420,7 @@ static void ring_switch(struct datapath *dp, const struct slot *slot,
 
 	__atomic_store_n(&slot->target->word, target.word, __ATOMIC_RELEASE);
 	if (new_ring)
-		extent_pool_put(&dp->ring_lines, old.ring_offset / XLB_RING_LINE,
+		extent_pool_put(&dp->ring_lines, old.ring_line,
 				ring_lines_of(old));
 }
 
@@ -527,7 +527,7 @@ static int service_delete(struct datapath *dp, const struct endpoint *vip, struc
 	service_begin(&slot);
 	slot_withdraw(dp, vip->family, service->id);
 	old.word = slot.target->word;
-	extent_pool_put(&dp->ring_lines, old.ring_offset / XLB_RING_LINE, ring_lines_of(old));
+	extent_pool_put(&dp->ring_lines, old.ring_line, ring_lines_of(old));
 	for (size_t i = 0; i < service->n_backends; i++)
 		backend_retire(dp, service->backends[i].id);
 	service_info_delete(dp, vip->family, service->id);

@@ -18,6 +18,7 @@ struct kind {
 	uint32_t type;
 	uint32_t value_size;
 	bool mapped; /* at once; the others that can be are mapped when they are needed */
+	uint32_t key_size; /* 0: that of a number */
 };
 
 static const struct kind kinds[MAPS] = {
@@ -40,6 +41,20 @@ static const struct kind kinds[MAPS] = {
 	[MAP_SERVICE_INFO] = { "service_info", BPF_MAP_TYPE_HASH, sizeof(struct xlb_service_info),
 			       false },
 	[MAP_DEVICES] = { "devices", BPF_MAP_TYPE_HASH, sizeof(struct xlb_device), false },
+	[MAP_SERVICE_OPTIONS] = { "service_options", BPF_MAP_TYPE_ARRAY,
+				  sizeof(struct xlb_service_options), false },
+	[MAP_AFFINITY] = { "affinity", BPF_MAP_TYPE_LRU_HASH, sizeof(struct xlb_affinity), false,
+			   sizeof(struct xlb_affinity_key) },
+	[MAP_RANGES] = { "ranges", BPF_MAP_TYPE_LPM_TRIE, sizeof(uint32_t), false,
+			 sizeof(struct xlb_range4) },
+	[MAP_RANGES6] = { "ranges6", BPF_MAP_TYPE_LPM_TRIE, sizeof(uint32_t), false,
+			  sizeof(struct xlb_range6) },
+	[MAP_VIPS] = { "vips", BPF_MAP_TYPE_HASH, sizeof(struct xlb_vip), false,
+		       sizeof(struct xlb_address) },
+	[MAP_PATHS] = { "paths", BPF_MAP_TYPE_LRU_HASH, sizeof(struct xlb_path), false,
+			sizeof(struct xlb_address) },
+	[MAP_FRAGMENTS] = { "fragments", BPF_MAP_TYPE_LRU_HASH, sizeof(struct xlb_fragment), false,
+			    sizeof(struct xlb_fragment_key) },
 };
 
 const char *map_name(enum map_id id)
@@ -59,6 +74,8 @@ uint32_t map_entries(const struct xlb_config *config, enum map_id id)
 	case MAP_RINGS:
 		return config->ring_slots / XLB_RING_LINE;
 	case MAP_ROTATION:
+	case MAP_SERVICE_OPTIONS:
+	case MAP_VIPS:
 	case MAP_SERVICE_STATS:
 	case MAP_SERVICE_INFO:
 		return 2 * config->services;
@@ -73,7 +90,14 @@ uint32_t map_entries(const struct xlb_config *config, enum map_id id)
 	case MAP_NEIGHBOURS:
 		return config->neighbours;
 	case MAP_DEVICES:
+	case MAP_PATHS:
 		return 1024;
+	case MAP_AFFINITY:
+	case MAP_RANGES:
+	case MAP_RANGES6:
+		return 16384;
+	case MAP_FRAGMENTS:
+		return 4096;
 	default:
 		return 1;
 	}
@@ -100,7 +124,7 @@ static int map_check(const struct datapath *dp, enum map_id id, const struct bpf
 		     struct error *err)
 {
 	bool right = info->type == kinds[id].type && info->value_size == kinds[id].value_size &&
-		     info->key_size == sizeof(uint32_t);
+		     info->key_size == (kinds[id].key_size ? kinds[id].key_size : 4);
 
 	if (right && id != MAP_CONFIG)
 		right = info->max_entries == map_entries(config_of(dp), id);

@@ -42,7 +42,7 @@ static void info_read(struct datapath *dp, struct service *service)
 
 static int ring_reserve(struct datapath *dp, union xlb_service_target target)
 {
-	uint32_t line = target.ring_offset / XLB_RING_LINE;
+	uint32_t line = target.ring_line;
 	int r = extent_pool_reserve(&dp->ring_lines, line, ring_lines_of(target));
 
 	/*

@@ -29,8 +29,17 @@ struct endpoint {
 	uint8_t protocol;	/* enum xlb_protocol; 0 where it does not matter (backends) */
 };
 
+#define GUE_PORT 6080
+
 /* "192.0.2.10:80/tcp", "[2001:db8::10]:80/udp": with a NUL it never needs more than this. */
 #define ENDPOINT_TEXT_MAX 64
+
+/* A range of addresses: those that have the same first `length` bits. */
+struct prefix {
+	struct xlb_address address;	/* the other bits are 0 */
+	uint8_t family;			/* enum xlb_family */
+	uint8_t length;			/* 0..32 or 0..128 */
+};
 
 struct backend {
 	struct endpoint endpoint;	/* protocol is that of the service */
@@ -45,6 +54,17 @@ struct service {
 	uint8_t forward;		/* enum xlb_forward */
 	uint8_t scheduler;		/* enum xlb_scheduler */
 	char name[XLB_NAME_MAX];	/* "" or, for Kubernetes, "namespace/name:port" */
+	uint32_t affinity_s;		/* a client stays with its backend so long; 0: it need not */
+	uint16_t mss;			/* largest TCP segment that a SYN may announce; 0: any */
+	uint16_t gue_port;		/* gue: UDP destination port; 0: GUE_PORT */
+	bool no_echo;			/* ICMP echo to the VIP is left to the kernel */
+	/*
+	 * ipip, gue: the outer source, of which the bits behind `length` follow the flow's hash;
+	 * family 0: the address of the device
+	 */
+	struct prefix encap_source;
+	struct prefix *ranges;		/* who may come; none: everybody. Owned by the service */
+	size_t n_ranges;
 	struct backend *backends;	/* no two with the same address and port */
 	size_t n_backends;
 	size_t backends_allocated;
