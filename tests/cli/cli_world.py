@@ -70,7 +70,8 @@ class World:
         pid = self.process.pid
         children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
         self.pid = int(children.split()[0])
-        self.enter = ["nsenter", "--target", str(self.pid), "--net", "--mount", "--pid"]
+        self.enter = ["nsenter", "--target", str(self.pid), "--net", "--mount", "--pid",
+                      "--root", "--wd"]
         self.root = pathlib.Path(f"/proc/{self.pid}/root")
 
     def close(self):
