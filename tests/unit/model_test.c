@@ -196,14 +196,60 @@ static void backends_have_to_fit_the_service(void **state)
 	model_free(model);
 }
 
+static void tunnels_cross_families(void **state)
+{
+	static const bool crosses[XLB_FORWARDS] = { [XLB_FORWARD_IPIP] = true,
+						    [XLB_FORWARD_GUE] = true };
+	static const bool keeps[XLB_FORWARDS] = { [XLB_FORWARD_L2] = true,
+						  [XLB_FORWARD_IPIP] = true,
+						  [XLB_FORWARD_GUE] = true };
+	struct backend backend = backend_of(1);
+
+	(void)state;
+	backend.endpoint.family = XLB_IPV6;
+	for (uint8_t forward = 0; forward < XLB_FORWARDS; forward++) {
+		struct model *model = model_new();
+		struct service *service = service_with(model, 1, 1);
+
+		service->forward = forward;
+		assert_int_equal(service_set_backend(service, &backend),
+				 crosses[forward] ? 0 : -EINVAL);
+		assert_int_equal(forward_crosses_families(forward), crosses[forward]);
+		assert_int_equal(forward_keeps_port(forward), keeps[forward]);
+		/* The same bits in another family are another backend. */
+		assert_int_equal(service->n_backends, crosses[forward] ? 2 : 1);
+		model_free(model);
+	}
+}
+
+static struct prefix range_of(uint8_t family, uint32_t number, uint8_t length)
+{
+	return (struct prefix){ .address.word[0] = htonl(number << 8),
+				.family = family,
+				.length = length };
+}
+
+static void range_put(struct service *service, uint8_t family, uint32_t number, uint8_t length)
+{
+	struct prefix range = range_of(family, number, length);
+
+	assert_int_equal(service_add_range(service, &range), 0);
+}
+
 static void a_copy_is_its_own(void **state)
 {
 	struct model *model = model_new();
 	struct service *service = service_with(model, 1, 100);
-	struct service *copy = service_copy(service);
 	struct backend backend = backend_of(50);
+	struct service *copy;
 
 	(void)state;
+	range_put(service, XLB_IPV4, 7, 24);
+	copy = service_copy(service);
+	service_clear_ranges(service);
+	assert_int_equal(service->n_ranges, 0);
+	assert_int_equal(copy->n_ranges, 1);
+	assert_int_equal(copy->ranges[0].length, 24);
 	service_remove_backend(service, &backend.endpoint);
 	assert_int_equal(copy->n_backends, 100);
 	assert_non_null(service_find_backend(copy, &backend.endpoint));
@@ -258,25 +304,115 @@ static void differences_are_counted(void **state)
 	model_free(model);
 }
 
+static void change_attribute(struct service *service, int which)
+{
+	switch (which) {
+	case 0:
+		service->forward = XLB_FORWARD_DNAT;
+		break;
+	case 1:
+		service->scheduler = XLB_SCHEDULER_RR;
+		break;
+	case 2:
+		service->owner = XLB_OWNER_FILE;
+		break;
+	case 3:
+		strcpy(service->name, "default/hello:http");
+		break;
+	case 4:
+		service->affinity_s = 1;
+		break;
+	case 5:
+		service->mss = 1200;
+		break;
+	case 6:
+		service->gue_port = 6081;
+		break;
+	case 7:
+		service->no_echo = true;
+		break;
+	case 8:
+		service->encap_source = range_of(XLB_IPV4, 0x0a0000, 32);
+		break;
+	case 9:
+		service->encap_source.length = 31;
+		break;
+	case 10:
+		service->encap_source.address.word[3] = 1;
+		break;
+	case 11:
+		service->encap_source = (struct prefix){};
+		break;
+	case 12:
+		range_put(service, XLB_IPV4, 1, 24);
+		break;
+	case 13:
+		range_put(service, XLB_IPV4, 1, 25);
+		break;
+	case 14:
+		service_clear_ranges(service);
+		break;
+	case 15:
+		range_put(service, XLB_IPV6, 1, 24);
+		break;
+	}
+}
+
+/* Each change on top of the one before. */
 static void attributes_differ_one_by_one(void **state)
 {
 	struct model *model = model_new();
-	struct service *before = service_with(model, 1, 3);
+	struct service *before = service_copy(service_with(model, 1, 3));
 	struct service_change change;
 
 	(void)state;
-	for (int i = 0; i < 4; i++) {
+	for (int i = 0; i < 16; i++) {
 		struct service *after = service_copy(before);
 
-		after->forward = i == 0 ? XLB_FORWARD_DNAT : after->forward;
-		after->scheduler = i == 1 ? XLB_SCHEDULER_RR : after->scheduler;
-		after->owner = i == 2 ? XLB_OWNER_FILE : after->owner;
-		strcpy(after->name, i == 3 ? "default/hello:http" : "");
+		change_attribute(after, i);
 		assert_true(service_diff(before, after, &change));
 		assert_true(change.attributes);
 		assert_int_equal(change.added + change.removed + change.changed, 0);
+		service_free(before);
+		before = service_copy(after);
+		assert_false(service_diff(before, after, &change));
 		service_free(after);
 	}
+	service_free(before);
+	model_free(model);
+}
+
+static void what_means_the_same_does_not_differ(void **state)
+{
+	struct model *model = model_new();
+	struct service *one = service_copy(service_with(model, 1, 3)), *two = service_copy(one);
+	struct service_change change;
+
+	(void)state;
+	one->gue_port = GUE_PORT;
+	/* Not asked for: what stands beside it does not count. */
+	one->encap_source.length = 24;
+	/* Another order, and one twice. */
+	range_put(one, XLB_IPV4, 1, 24);
+	range_put(one, XLB_IPV4, 2, 24);
+	range_put(one, XLB_IPV4, 1, 24);
+	range_put(two, XLB_IPV4, 2, 24);
+	range_put(two, XLB_IPV4, 1, 24);
+	/* Ranges of the other family are alike: nobody comes from there. */
+	range_put(two, XLB_IPV6, 3, 24);
+	assert_false(service_diff(one, two, &change));
+	assert_int_equal(one->n_ranges, 2);
+	service_clear_ranges(one);
+	range_put(one, XLB_IPV6, 9, 24);
+	assert_true(service_diff(one, two, &change));
+	service_clear_ranges(two);
+	range_put(two, XLB_IPV6, 0, 0);
+	assert_false(service_diff(one, two, &change));
+	service_clear_ranges(two);
+	assert_true(service_diff(one, two, &change));
+	assert_true(service_diff(two, one, &change));
+	service_free(one);
+	service_free(two);
 	model_free(model);
 }
 
@@ -305,10 +441,12 @@ int main(void)
 		cmocka_unit_test(backends_are_found_in_small_and_large_services),
 		cmocka_unit_test(a_backend_is_set_once),
 		cmocka_unit_test(backends_have_to_fit_the_service),
+		cmocka_unit_test(tunnels_cross_families),
 		cmocka_unit_test(a_copy_is_its_own),
 		cmocka_unit_test(two_equal_services_do_not_differ),
 		cmocka_unit_test(differences_are_counted),
 		cmocka_unit_test(attributes_differ_one_by_one),
+		cmocka_unit_test(what_means_the_same_does_not_differ),
 		cmocka_unit_test(coming_and_going_differ),
 	};
 

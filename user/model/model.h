@@ -63,7 +63,11 @@ struct service {
 	 * family 0: the address of the device
 	 */
 	struct prefix encap_source;
-	struct prefix *ranges;		/* who may come; none: everybody. Owned by the service */
+	/*
+	 * who may come; none: everybody. Those of another family than the VIP let nobody in: a
+	 * service that has no others admits nobody. Owned by the service
+	 */
+	struct prefix *ranges;
 	size_t n_ranges;
 	struct backend *backends;	/* no two with the same address and port */
 	size_t n_backends;
@@ -100,9 +104,13 @@ void service_free(struct service *service);
  */
 struct backend *service_find_backend(const struct service *service,
 				     const struct endpoint *endpoint);
+/* Whether a VIP of one family may have backends of the other. */
+bool forward_crosses_families(uint8_t forward);
+/* Whether packets reach the backend with the port that they came to. */
+bool forward_keeps_port(uint8_t forward);
 /*
- * Adds, or overwrites weight and state where it is there already. -EINVAL: family or protocol does
- * not fit the service; -ENOMEM.
+ * Adds, or overwrites weight and state where it is there already. -EINVAL: family (of a service
+ * whose forwarding does not cross families) or protocol does not fit the service; -ENOMEM.
  */
 int service_set_backend(struct service *service, const struct backend *backend);
 void service_remove_backend(struct service *service, const struct endpoint *endpoint);
@@ -112,16 +120,26 @@ void service_remove_backend(struct service *service, const struct endpoint *endp
  */
 void service_sort_backends(struct service *service);
 
+bool prefix_equal(const struct prefix *a, const struct prefix *b);
+int service_add_range(struct service *service, const struct prefix *range);	/* -ENOMEM */
+void service_clear_ranges(struct service *service);
+/* Sorts ranges, and leaves out what is there twice. */
+void service_sort_ranges(struct service *service);
+/* The ranges of the VIP's own family; *cursor starts at 0. NULL at the end. */
+const struct prefix *service_next_range(const struct service *service, size_t *cursor);
+/* gue: the port that packets go to. Host order. */
+uint16_t service_gue_port(const struct service *service);
+
 /*
  * What has to happen to one service to make `before` (NULL: not there) into `after` (NULL: remove).
  */
 struct service_change {
 	const struct service *before, *after;
 	unsigned int added, removed, changed;	/* backends */
-	bool attributes;			/* forward, scheduler, owner or name differ */
+	bool attributes;			/* anything else: forward, owner, ranges, ... */
 };
 /*
- * Sorts both sides' backends. Returns false where nothing differs; *ret_change is filled either
+ * Sorts both sides' backends and ranges. Returns false where nothing differs; *ret_change is filled either
  * way.
  */
 bool service_diff(struct service *before, struct service *after, struct service_change *ret_change);

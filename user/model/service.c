@@ -115,12 +115,23 @@ static int backends_reserve(struct service *service)
 	return 0;
 }
 
+bool forward_crosses_families(uint8_t forward)
+{
+	return forward == XLB_FORWARD_IPIP || forward == XLB_FORWARD_GUE;
+}
+
+bool forward_keeps_port(uint8_t forward)
+{
+	return forward >= XLB_FORWARD_L2;
+}
+
 int service_set_backend(struct service *service, const struct backend *backend)
 {
 	const struct endpoint *endpoint = &backend->endpoint;
 	struct backend *here;
 
-	if (endpoint->family != service->vip.family ||
+	if ((endpoint->family != service->vip.family &&
+	     !forward_crosses_families(service->forward)) ||
 	    (endpoint->protocol && endpoint->protocol != service->vip.protocol))
 		return -EINVAL;
 	here = service_find_backend(service, endpoint);
@@ -168,6 +179,93 @@ void service_sort_backends(struct service *service)
 	index_drop(service);
 }
 
+/* ---- who may come ---- */
+
+static int prefix_order(const void *a, const void *b)
+{
+	const struct prefix *left = a, *right = b;
+	int order = (int)left->family - (int)right->family;
+
+	if (!order)
+		order = memcmp(&left->address, &right->address, sizeof(left->address));
+	return order ? order : (int)left->length - (int)right->length;
+}
+
+bool prefix_equal(const struct prefix *a, const struct prefix *b)
+{
+	return !prefix_order(a, b);
+}
+
+int service_add_range(struct service *service, const struct prefix *range)
+{
+	struct prefix *ranges = reallocarray(service->ranges, service->n_ranges + 1,
+					     sizeof(*ranges));
+
+	if (!ranges)
+		return -ENOMEM;
+	service->ranges = ranges;
+	service->ranges[service->n_ranges++] = *range;
+	return 0;
+}
+
+void service_clear_ranges(struct service *service)
+{
+	free(service->ranges);
+	service->ranges = NULL;
+	service->n_ranges = 0;
+}
+
+void service_sort_ranges(struct service *service)
+{
+	size_t n = 0;
+
+	if (service->n_ranges)
+		qsort(service->ranges, service->n_ranges, sizeof(*service->ranges), prefix_order);
+	for (size_t i = 0; i < service->n_ranges; i++)
+		if (!n || !prefix_equal(&service->ranges[n - 1], &service->ranges[i]))
+			service->ranges[n++] = service->ranges[i];
+	service->n_ranges = n;
+}
+
+const struct prefix *service_next_range(const struct service *service, size_t *cursor)
+{
+	while (*cursor < service->n_ranges) {
+		const struct prefix *range = &service->ranges[(*cursor)++];
+
+		if (range->family == service->vip.family)
+			return range;
+	}
+	return NULL;
+}
+
+/* Both sorted. Ranges of the other family admit nobody, whichever they are. */
+static bool ranges_differ(const struct service *a, const struct service *b)
+{
+	size_t i = 0, j = 0;
+
+	if (!a->n_ranges != !b->n_ranges)
+		return true;
+	for (;;) {
+		const struct prefix *left = service_next_range(a, &i);
+		const struct prefix *right = service_next_range(b, &j);
+
+		if (!left || !right)
+			return left != right;
+		if (!prefix_equal(left, right))
+			return true;
+	}
+}
+
+/* ---- copies and differences ---- */
+
+/* A copy of n elements; NULL also where there are none. */
+static void *array_copy(const void *array, size_t n, size_t size)
+{
+	void *copy = n ? malloc(n * size) : NULL;
+
+	return copy ? memcpy(copy, array, n * size) : NULL;
+}
+
 struct service *service_copy(const struct service *service)
 {
 	struct service *copy = malloc(sizeof(*copy));
@@ -176,16 +274,14 @@ struct service *service_copy(const struct service *service)
 		return NULL;
 	*copy = *service;
 	copy->index = NULL;
-	copy->backends = NULL;
 	copy->backends_allocated = service->n_backends;
-	if (!service->n_backends)
-		return copy;
-	copy->backends = malloc(service->n_backends * sizeof(*copy->backends));
-	if (!copy->backends) {
-		free(copy);
+	copy->backends = array_copy(service->backends, service->n_backends,
+				    sizeof(*copy->backends));
+	copy->ranges = array_copy(service->ranges, service->n_ranges, sizeof(*copy->ranges));
+	if ((service->n_backends && !copy->backends) || (service->n_ranges && !copy->ranges)) {
+		service_free(copy);
 		return NULL;
 	}
-	memcpy(copy->backends, service->backends, service->n_backends * sizeof(*copy->backends));
 	return copy;
 }
 
@@ -194,14 +290,27 @@ void service_free(struct service *service)
 	if (!service)
 		return;
 	free(service->backends);
+	free(service->ranges);
 	free(service->index);
 	free(service);
+}
+
+uint16_t service_gue_port(const struct service *service)
+{
+	return service->gue_port ? service->gue_port : GUE_PORT;
+}
+
+static bool encap_sources_differ(const struct prefix *a, const struct prefix *b)
+{
+	return a->family != b->family || (a->family && !prefix_equal(a, b));
 }
 
 static bool attributes_differ(const struct service *a, const struct service *b)
 {
 	return a->forward != b->forward || a->scheduler != b->scheduler || a->owner != b->owner ||
-	       strcmp(a->name, b->name);
+	       strcmp(a->name, b->name) || a->affinity_s != b->affinity_s || a->mss != b->mss ||
+	       service_gue_port(a) != service_gue_port(b) || a->no_echo != b->no_echo ||
+	       encap_sources_differ(&a->encap_source, &b->encap_source) || ranges_differ(a, b);
 }
 
 /* Both sorted: one pass over the two. */
@@ -236,6 +345,8 @@ bool service_diff(struct service *before, struct service *after, struct service_
 	}
 	service_sort_backends(before);
 	service_sort_backends(after);
+	service_sort_ranges(before);
+	service_sort_ranges(after);
 	ret_change->attributes = attributes_differ(before, after);
 	backends_diff(before, after, ret_change);
 	return ret_change->added || ret_change->removed || ret_change->changed ||
