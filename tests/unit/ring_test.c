@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "model/ring.h"
 
 #define SEED 1
@@ -340,6 +341,121 @@ static void round_robin_goes_around(void **state)
 	assert_rotation((const uint16_t[]){ 3, 0, 3 }, 3, "ac");
 }
 
+/* Weights of 10 backends, which every scheduler has to follow. */
+static const uint16_t mixed_weights[] = { 1, 2, 3, 4, 10, 10, 20, 1, 0, 50 };
+
+static struct ring ring_of(uint8_t scheduler)
+{
+	struct service *service = service_new(scheduler);
+	struct ring ring;
+
+	for (uint32_t i = 0; i < 10; i++)
+		backend_add(service, i, mixed_weights[i]);
+	ring = ring_make(service);
+	service_free(service);
+	return ring;
+}
+
+/* A slot picked at random, by whatever, is a backend's as often as its weight. */
+static void random_picks_have_exact_shares(void **state)
+{
+	static const uint8_t schedulers[] = { XLB_SCHEDULER_LC, XLB_SCHEDULER_RANDOM };
+
+	(void)state;
+	for (size_t i = 0; i < 2; i++) {
+		RING ring = ring_of(schedulers[i]);
+
+		assert_int_equal(ring.size, 101);
+		for (uint32_t n = 0; n < 10; n++)
+			assert_int_equal(share_of(&ring, n + 1), mixed_weights[n]);
+	}
+}
+
+static void source_has_the_table_of_maglev(void **state)
+{
+	RING maglev = ring_of(XLB_SCHEDULER_MAGLEV);
+	RING source = ring_of(XLB_SCHEDULER_SOURCE);
+
+	(void)state;
+	assert_int_equal(maglev.size, source.size);
+	assert_memory_equal(maglev.slot, source.slot, maglev.size * sizeof(*maglev.slot));
+}
+
+/* Where the packet path finds a client. */
+static uint32_t owner_of(const uint32_t *slots, uint32_t size, uint32_t hash)
+{
+	return slots[(uint64_t)hash * size >> 32];
+}
+
+static uint32_t random_next(uint32_t *random)
+{
+	*random = *random * 1664525 + 1013904223;
+	return *random >> 8;
+}
+
+/*
+ * Every client that has another backend than before is on a marked slot, and no slot is marked
+ * without such a client: tried at both ends of whatever two slots have in common.
+ */
+static void assert_marks(const uint32_t *old, uint32_t n_old, uint32_t *slots, uint32_t n_slots)
+{
+	_cleanup_(free_pointer) bool *wanted = calloc(n_slots, sizeof(*wanted));
+	bool any = ring_mark_moved(old, n_old, slots, n_slots), found = false;
+
+	for (uint64_t i = 0; i < (uint64_t)n_old + n_slots; i++) {
+		uint64_t size = i < n_old ? n_old : n_slots, slot = i < n_old ? i : i - n_old;
+		uint64_t edge = ((slot << 32) + size - 1) / size;
+
+		for (uint64_t hash = edge ? edge - 1 : 0; hash <= edge; hash++)
+			wanted[hash * n_slots >> 32] |=
+				owner_of(old, n_old, hash) !=
+				(owner_of(slots, n_slots, hash) & ~XLB_RING_MOVED);
+	}
+	for (uint32_t i = 0; i < n_slots; i++) {
+		assert_int_equal(wanted[i], slots[i] >> 31);
+		found |= wanted[i];
+	}
+	assert_int_equal(any, found);
+}
+
+static void moved_slots_are_marked(void **state)
+{
+	uint32_t old[150], slots[150], random = 1;
+
+	(void)state;
+	for (int round = 0; round < 3000; round++) {
+		uint32_t n_old = random_next(&random) % 150 + 1;
+		uint32_t n_slots = round & 1 ? n_old : random_next(&random) % 150 + 1;
+		uint32_t backends = round % 7 + 1;
+
+		for (uint32_t i = 0; i < n_old; i++) {
+			old[i] = random_next(&random) % backends + 1;
+			if (random_next(&random) % 50 == 0)
+				old[i] |= XLB_RING_MOVED;
+		}
+		for (uint32_t i = 0; i < n_slots; i++)
+			slots[i] = i < n_old && random_next(&random) % 10 ?
+					   old[i] & ~XLB_RING_MOVED :
+					   random_next(&random) % backends + 1;
+		assert_marks(old, n_old, slots, n_slots);
+	}
+}
+
+static void nothing_moves_between_equal_rings(void **state)
+{
+	RING before = ring_of(XLB_SCHEDULER_MAGLEV);
+	RING after = ring_of(XLB_SCHEDULER_MAGLEV);
+
+	(void)state;
+	assert_false(ring_mark_moved(before.slot, before.size, after.slot, after.size));
+	assert_memory_equal(before.slot, after.slot, after.size * sizeof(*after.slot));
+	/* Where nobody was, everybody is new; where nobody is, there is nothing to mark. */
+	assert_false(ring_mark_moved(before.slot, before.size, NULL, 0));
+	assert_true(ring_mark_moved(NULL, 0, after.slot, after.size));
+	for (uint32_t i = 0; i < after.size; i++)
+		assert_true(after.slot[i] & XLB_RING_MOVED);
+}
+
 static void long_rotations_are_bounded(void **state)
 {
 	struct service *service = service_new(XLB_SCHEDULER_RR);
@@ -396,6 +512,10 @@ int main(void)
 		cmocka_unit_test(the_seed_changes_the_table),
 		cmocka_unit_test(tables_are_the_same_in_every_version),
 		cmocka_unit_test(round_robin_goes_around),
+		cmocka_unit_test(random_picks_have_exact_shares),
+		cmocka_unit_test(source_has_the_table_of_maglev),
+		cmocka_unit_test(moved_slots_are_marked),
+		cmocka_unit_test(nothing_moves_between_equal_rings),
 		cmocka_unit_test(long_rotations_are_bounded),
 		cmocka_unit_test(extremes_are_filled_in_time),
 		cmocka_unit_test(a_ring_of_the_wrong_size_is_refused),

@@ -18,6 +18,9 @@
  * Round robin: a backend stands in the ring as often as its weight over the greatest common
  * divisor, evenly spaced, and with those of equal weight in sorted order. Long rings are bounded by
  * scaling the weights down, never to 0.
+ *
+ * `source` reads a Maglev ring by another hash. `lc` and `random` pick slots at random, for which a
+ * round robin ring is as good as any: each backend's share of the slots is its weight.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -44,6 +47,13 @@ static const uint32_t maglev_sizes[] = {
 static bool takes_flows(const struct backend *backend)
 {
 	return backend->state == XLB_BACKEND_ACTIVE && backend->weight;
+}
+
+/* Whether packets read the ring by a hash, and so want it to be alike on all nodes. */
+static bool is_maglev(const struct service *service)
+{
+	return service->scheduler == XLB_SCHEDULER_MAGLEV ||
+	       service->scheduler == XLB_SCHEDULER_SOURCE;
 }
 
 /* Who is in the ring, in the order of the service. */
@@ -149,7 +159,7 @@ int ring_size(const struct service *service, uint32_t *ret_slots, struct error *
 		*ret_slots = 0;
 		return 0;
 	}
-	if (service->scheduler == XLB_SCHEDULER_MAGLEV)
+	if (is_maglev(service))
 		return maglev_size(members.n, ret_slots, err);
 	*ret_slots = rr_weights(&members);
 	return 0;
@@ -313,8 +323,33 @@ int ring_fill(const struct service *service, uint32_t seed, uint32_t *slots, uin
 	r = members_collect(service, &members, err);
 	if (r)
 		return r;
-	if (service->scheduler == XLB_SCHEDULER_MAGLEV)
+	if (is_maglev(service))
 		return maglev_fill(&members, seed, slots, n_slots, err);
 	rr_weights(&members);
 	return rr_fill(&members, slots, n_slots, err);
+}
+
+/* The first number whose product with n_slots, over 2^32, is at least `slot`: where it begins. */
+static uint64_t slot_start(uint32_t slot, uint32_t n_slots)
+{
+	return (((uint64_t)slot << 32) + n_slots - 1) / n_slots;
+}
+
+bool ring_mark_moved(const uint32_t *old, uint32_t n_old, uint32_t *slots, uint32_t n_slots)
+{
+	bool any = false;
+
+	for (uint32_t i = 0; i < n_slots; i++) {
+		uint64_t first = slot_start(i, n_slots) * n_old >> 32;
+		uint64_t last = (slot_start(i + 1, n_slots) - 1) * n_old >> 32;
+		bool same = n_old;
+
+		/* A slot with the mark is equal to no backend's id. */
+		for (uint64_t j = first; same && j <= last; j++)
+			same = old[j] == slots[i];
+		if (!same)
+			slots[i] |= XLB_RING_MOVED;
+		any |= !same;
+	}
+	return any;
 }

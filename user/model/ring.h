@@ -11,8 +11,8 @@
 /*
  * Slots that a ring of this service needs; 0 if nobody may take new flows (no active backend with a
  * weight). Maglev: a prime above 100 times the number of such backends, from a sparse list, so that
- * it seldom changes. Round robin: the sum of the weights over their greatest common divisor,
- * bounded (see ring.c). *ret_slots < 2^24. -E2BIG: more backends than that allows; -ENOMEM.
+ * it seldom changes; `source` the same. Round robin, lc and random: the sum of the weights over
+ * their greatest common divisor, bounded (see ring.c). *ret_slots < 2^24. -E2BIG: more backends than that allows; -ENOMEM.
  */
 int ring_size(const struct service *service, uint32_t *ret_slots, struct error *err);
 
@@ -23,5 +23,11 @@ int ring_size(const struct service *service, uint32_t *ret_slots, struct error *
  */
 int ring_fill(const struct service *service, uint32_t seed, uint32_t *slots, uint32_t n_slots,
 	      struct error *err);
+
+/*
+ * Marks with XLB_RING_MOVED every slot of a new ring, of which a client that falls on it was on a
+ * slot of the old one that named another backend, or had the mark. Returns whether any is marked.
+ */
+bool ring_mark_moved(const uint32_t *old, uint32_t n_old, uint32_t *slots, uint32_t n_slots);
 
 #endif
