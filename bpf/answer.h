@@ -1,62 +1,86 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Saying no: to a packet that nobody takes, in the VIP's name, so that the client knows at once.
+ * Answering in the VIP's name, out of the device that the packet came by, to the neighbour that
+ * sent it.
  *
- * TCP: a RST that the client must accept (RFC 9293, 3.5.2): the sequence number that it
- * acknowledged, or 0 with an acknowledgment of all that it sent. UDP: ICMP port unreachable (RFC
- * 792, RFC 4443 3.1) with its header and 8 bytes. The answer goes back out of the device that the
- * packet came by, to the neighbour that sent it.
+ * Nobody takes it: TCP gets a RST that the client must accept (RFC 9293, 3.5.2): the sequence
+ * number that it acknowledged, or 0 with an acknowledgment of all that it sent; UDP an ICMP port
+ * unreachable (RFC 792, RFC 4443 3.1). Errors on the way (too big, no hop left) are ICMP too, and
+ * quote the packet's beginning. Fragments but the first, and ICMP errors, are never answered (RFC
+ * 1122, 3.2.2). Errors, and RSTs to other packets than SYNs, are rationed for each CPU.
  */
 #ifndef XLB_ANSWER_H
 #define XLB_ANSWER_H
 
 #include "config.h"
+#include "dissect.h"
 #include "maps.h"
 #include "packet.h"
+#include "rewrite.h"
 
 /* <linux/icmp.h> wants the host's C library. */
-struct icmp_error {
+struct icmp_header {
 	__u8 type;
 	__u8 code;
 	__u16 check;
-	__u32 unused;
+	__be32 rest;
 };
 
-#define ICMP_UNREACHABLE 3	/* RFC 792 */
+#define ICMP_ECHO_REPLY 0
 #define ICMP_PORT 3
-#define ICMP6_UNREACHABLE 1	/* RFC 4443, 3.1 */
+#define ICMP6_TIME_EXCEEDED 3
 #define ICMP6_PORT 4
+#define ICMP6_ECHO_REPLY 129
 
+#define ANSWER_TTL 64
 /*
- * The packet to answer, as far as the answer needs it. Kept per CPU, because the functions below
- * take no pointers into packets: the verifier then looks at them once.
+ * Bytes of a packet that are quoted at most: with headers, less than any host must take in one
+ * piece (RFC 1812, 4.3.2.3: 576).
  */
-struct refusal {
-	struct xlb_address source;
-	struct xlb_address destination;
-	__be16 source_port;
-	__be16 destination_port;
-	__u32 bytes;
-	__u32 network;		/* offset of the IP header */
-	__u32 headers;		/* its length */
-	__u8 protocol;
-	__u8 tcp_flags;
-	__u8 ipv6;
-	__u8 pad[5];
+#define QUOTE_MAX 504
+#define SUM_CHUNK 64
+
+/* What answers cost, and how much may be spent in a second on a CPU. */
+#define ANSWER_BUDGET 10000
+#define ANSWER_COST_RST 1
+#define ANSWER_COST_ICMP 10
+
+struct ration {
+	__u64 renewed;	/* jiffies */
+	__u64 left;
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct refusal);
-} refusals SEC(".maps") __weak;
+	__type(value, struct ration);
+} rations SEC(".maps") __weak;
 
-#define ANSWER_TTL 64
-/* bounds offsets for the verifier; packets with longer headers are not answered */
-#define OFFSET_MASK 0x1ff
-/* longest quote: IP header with all options, or some extension headers, and 8 bytes */
-#define QUOTE_MAX 120
+/* How an answer came out. */
+enum answer_result {
+	ANSWER_SENT = 0,
+	ANSWER_FAILED,		/* the frame has no room for it */
+	ANSWER_RATIONED,
+};
+
+static __always_inline bool ration_take(__u64 cost)
+{
+	__u32 zero = 0;
+	struct ration *ration = bpf_map_lookup_elem(&rations, &zero);
+	__u64 now = bpf_jiffies64();
+
+	if (!ration)
+		return false;
+	if (now - ration->renewed >= cfg.hz) {
+		ration->renewed = now;
+		ration->left = ANSWER_BUDGET;
+	}
+	if (ration->left < cost)
+		return false;
+	ration->left -= cost;
+	return true;
+}
 
 static __always_inline void ethernet_swap(void *data)
 {
@@ -69,7 +93,7 @@ static __always_inline void ethernet_swap(void *data)
 }
 
 /* A header from the VIP to the client. */
-static __always_inline void answer_ipv4(struct iphdr *ip, const struct refusal *refusal,
+static __always_inline void answer_ipv4(struct iphdr *ip, const struct packet *packet,
 					__u8 protocol, __u16 payload)
 {
 	__u16 *word = (__u16 *)ip;
@@ -78,40 +102,51 @@ static __always_inline void answer_ipv4(struct iphdr *ip, const struct refusal *
 	*word = bpf_htons(0x4500);
 	ip->tot_len = bpf_htons(sizeof(*ip) + payload);
 	ip->id = 0;
-	ip->frag_off = bpf_htons(0x4000);
+	ip->frag_off = bpf_htons(IP_DONT_FRAGMENT);
 	ip->ttl = ANSWER_TTL;
 	ip->protocol = protocol;
 	ip->check = 0;
-	ip->saddr = refusal->destination.word[0];
-	ip->daddr = refusal->source.word[0];
+	ip->saddr = packet->destination.word[0];
+	ip->daddr = packet->source.word[0];
 #pragma unroll
 	for (int i = 0; i < 10; i++)
 		sum += word[i];
 	ip->check = ~xlb_sum_fold(sum);
 }
 
-static __always_inline void answer_ipv6(struct ipv6hdr *ip, const struct refusal *refusal,
+static __always_inline void answer_ipv6(struct ipv6hdr *ip, const struct packet *packet,
 					__u8 protocol, __u16 payload)
 {
 	*(__u32 *)ip = bpf_htonl(0x60000000);
 	ip->payload_len = bpf_htons(payload);
 	ip->nexthdr = protocol;
 	ip->hop_limit = ANSWER_TTL;
-	address_copy(&ip->saddr, &refusal->destination);
-	address_copy(&ip->daddr, &refusal->source);
+	address_copy(&ip->saddr, &packet->destination);
+	address_copy(&ip->daddr, &packet->source);
+}
+
+/* Ethernet and IP headers of an answer; the frame is long enough for them. */
+static __always_inline void answer_network(void *data, __u32 network, const struct packet *packet,
+					   __u8 protocol, __u16 payload)
+{
+	ethernet_swap(data);
+	if (packet->ipv6)
+		answer_ipv6(data + network, packet, protocol, payload);
+	else
+		answer_ipv4(data + network, packet, protocol, payload);
 }
 
 /* The pseudo header's sum (RFC 9293 3.1, RFC 8200 8.1); direction does not matter. */
-static __always_inline __u64 pseudo_header(const struct refusal *refusal, __u8 protocol,
-					   __u16 payload, bool ipv6)
+static __always_inline __u64 pseudo_header(const struct packet *packet, __u8 protocol,
+					   __u16 payload)
 {
 	__u64 sum = (__u64)bpf_htons(protocol) + bpf_htons(payload);
 
-	sum += (__u64)refusal->source.word[0] + refusal->destination.word[0];
-	if (ipv6)
-		sum += (__u64)refusal->source.word[1] + refusal->source.word[2] +
-		       refusal->source.word[3] + refusal->destination.word[1] +
-		       refusal->destination.word[2] + refusal->destination.word[3];
+	sum += (__u64)packet->source.word[0] + packet->destination.word[0];
+	if (packet->ipv6)
+		sum += (__u64)packet->source.word[1] + packet->source.word[2] +
+		       packet->source.word[3] + packet->destination.word[1] +
+		       packet->destination.word[2] + packet->destination.word[3];
 	return sum;
 }
 
@@ -131,24 +166,24 @@ struct reset {
 	__u8 flags;
 };
 
-static __always_inline struct reset reset_for(const struct refusal *refusal,
+static __always_inline struct reset reset_for(const struct packet *packet,
 					      const struct tcphdr *tcp)
 {
-	__u32 length = refusal->bytes - refusal->headers - tcp->doff * 4 + tcp->syn + tcp->fin;
+	__u32 length = packet->bytes - packet->headers - tcp->doff * 4 + tcp->syn + tcp->fin;
 
-	if (refusal->tcp_flags & TCP_ACK)
+	if (packet->tcp_flags & TCP_ACK)
 		return (struct reset){ .sequence = tcp->ack_seq, .flags = TCP_RST };
 	return (struct reset){ .acknowledgment = bpf_htonl(bpf_ntohl(tcp->seq) + length),
 			       .flags = TCP_RST | TCP_ACK };
 }
 
-static __always_inline void answer_tcp_header(struct tcphdr *tcp, const struct refusal *refusal,
-					      struct reset reset, bool ipv6)
+static __always_inline void answer_tcp_header(struct tcphdr *tcp, const struct packet *packet,
+					      struct reset reset)
 {
-	__u64 sum = pseudo_header(refusal, IPPROTO_TCP, sizeof(*tcp), ipv6);
+	__u64 sum = pseudo_header(packet, IPPROTO_TCP, sizeof(*tcp));
 
-	tcp->source = refusal->destination_port;
-	tcp->dest = refusal->source_port;
+	tcp->source = packet->destination_port;
+	tcp->dest = packet->source_port;
 	tcp->seq = reset.sequence;
 	tcp->ack_seq = reset.acknowledgment;
 	((__u16 *)tcp)[6] = bpf_htons(0x5000 | reset.flags);
@@ -161,19 +196,22 @@ static __always_inline void answer_tcp_header(struct tcphdr *tcp, const struct r
 	tcp->check = ~xlb_sum_fold(sum);
 }
 
-static __always_inline int answer_tcp(struct xdp_md *ctx, const struct refusal *refusal, bool ipv6)
+static __always_inline enum answer_result answer_tcp(struct xdp_md *ctx,
+						     const struct packet *packet)
 {
-	__u32 network = refusal->network & OFFSET_MASK, transport = refusal->headers & OFFSET_MASK;
+	__u32 network = packet->network & OFFSET_MAX, transport = packet->headers & OFFSET_MAX;
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct tcphdr *tcp = data + network + transport;
 	struct reset reset;
 
 	if ((void *)(tcp + 1) > end)
-		return -1;
-	reset = reset_for(refusal, tcp);
-	transport = network + (ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
+		return ANSWER_FAILED;
+	if (!(packet->tcp_flags & TCP_SYN) && !ration_take(ANSWER_COST_RST))
+		return ANSWER_RATIONED;
+	reset = reset_for(packet, tcp);
+	transport = network + (packet->ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
 	if (frame_resize(ctx, transport + sizeof(*tcp)))
-		return -1;
+		return ANSWER_FAILED;
 	/* else clang counts back from the end, which the verifier cannot follow */
 	barrier_var(transport);
 	data = (void *)(long)ctx->data;
@@ -181,105 +219,144 @@ static __always_inline int answer_tcp(struct xdp_md *ctx, const struct refusal *
 	tcp = data + transport;
 	if (data + ETH_HLEN > end || data + network + sizeof(struct ipv6hdr) > end ||
 	    (void *)(tcp + 1) > end)
-		return -1;
-	ethernet_swap(data);
-	if (ipv6)
-		answer_ipv6(data + network, refusal, IPPROTO_TCP, sizeof(*tcp));
-	else
-		answer_ipv4(data + network, refusal, IPPROTO_TCP, sizeof(*tcp));
-	answer_tcp_header(tcp, refusal, reset, ipv6);
-	return 0;
+		return ANSWER_FAILED;
+	answer_network(data, network, packet, IPPROTO_TCP, sizeof(*tcp));
+	answer_tcp_header(tcp, packet, reset);
+	return ANSWER_SENT;
 }
 
-/* The folded sum of the frame from an offset on, to its end. */
-static __always_inline __u16 sum_to_end(struct xdp_md *ctx, __u32 offset)
+/* The sum of the frame from an offset on, to its end, which is a multiple of 4 bytes away. */
+static __always_inline __u64 sum_to_end(struct xdp_md *ctx, __u32 offset)
 {
-	void *at = (void *)(long)ctx->data + (offset & OFFSET_MASK);
+	void *at = (void *)(long)ctx->data + (offset & OFFSET_MAX);
 	void *end = (void *)(long)ctx->data_end;
 	__u64 sum = 0;
 
-	for (int i = 0; i < (QUOTE_MAX + 8) / 4; i++) {
+	for (int i = 0; i < (QUOTE_MAX + ICMP_HEADER) / SUM_CHUNK; i++) {
+		if (at + SUM_CHUNK > end)
+			break;
+		sum += (__u32)bpf_csum_diff(NULL, 0, at, SUM_CHUNK, 0);
+		at += SUM_CHUNK;
+	}
+	for (int i = 0; i < SUM_CHUNK / 4; i++) {
 		if (at + 4 > end)
 			break;
 		sum += *(__u32 *)at;
 		at += 4;
 	}
-	return xlb_sum_fold(sum);
+	return sum;
 }
 
-static __always_inline int answer_udp(struct xdp_md *ctx, const struct refusal *refusal, bool ipv6)
+/* The ICMP error for what the packet is answered. */
+static __always_inline struct icmp_header icmp_error_for(const struct packet *packet)
 {
-	__u32 network = refusal->network & OFFSET_MASK, quote = refusal->headers & OFFSET_MASK;
-	__u32 header = ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u8 ethernet[ETH_HLEN + 2 * VLAN_TAG_BYTES];
-	struct icmp_error *icmp;
-	__u64 sum;
+	bool ipv6 = packet->ipv6;
 
-	quote += sizeof(struct udphdr);
-	if (quote > QUOTE_MAX || data + sizeof(ethernet) > end)
-		return -1;
+	if (packet->answer == ANSWER_TOO_BIG)
+		return (struct icmp_header){
+			.type = ipv6 ? ICMP6_TOO_BIG : ICMP_UNREACHABLE,
+			.code = ipv6 ? 0 : ICMP_FRAGMENTATION,
+			.rest = bpf_htonl(packet->mtu),
+		};
+	if (packet->answer == ANSWER_TIME_EXCEEDED)
+		return (struct icmp_header){ .type = ipv6 ? ICMP6_TIME_EXCEEDED :
+							    ICMP_TIME_EXCEEDED };
+	return (struct icmp_header){
+		.type = ipv6 ? ICMP6_UNREACHABLE : ICMP_UNREACHABLE,
+		.code = ipv6 ? ICMP6_PORT : ICMP_PORT,
+	};
+}
+
+/* An ICMP error that quotes what there is of the packet, in whole words. */
+static __always_inline enum answer_result answer_icmp(struct xdp_md *ctx,
+						      const struct packet *packet)
+{
+	__u32 network = packet->network & OFFSET_MAX, quote = packet->bytes;
+	__u32 header = packet->ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u8 protocol = packet->ipv6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP;
+	__u8 ethernet[ETH_HLEN + 2 * VLAN_TAG_BYTES];
+	struct icmp_header *icmp;
+	__u64 sum = 0;
+
+	if (!ration_take(ANSWER_COST_ICMP))
+		return ANSWER_RATIONED;
+	quote = (quote > QUOTE_MAX ? QUOTE_MAX : quote) & ~3;
+	if (data + sizeof(ethernet) > end)
+		return ANSWER_FAILED;
 	__builtin_memcpy(ethernet, data, sizeof(ethernet));
 	if (frame_resize(ctx, network + quote) ||
 	    bpf_xdp_adjust_head(ctx, -(int)(header + sizeof(*icmp))))
-		return -1;
+		return ANSWER_FAILED;
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
 	barrier_var(header);
 	icmp = data + network + header;
 	if (data + sizeof(ethernet) > end || data + network + sizeof(struct ipv6hdr) > end ||
 	    (void *)(icmp + 1) > end)
-		return -1;
+		return ANSWER_FAILED;
 	__builtin_memcpy(data, ethernet, sizeof(ethernet));
-	ethernet_swap(data);
-	*icmp = (struct icmp_error){ .type = ICMP_UNREACHABLE, .code = ICMP_PORT };
-	if (ipv6) {
-		icmp->type = ICMP6_UNREACHABLE;
-		icmp->code = ICMP6_PORT;
-		answer_ipv6(data + network, refusal, IPPROTO_ICMPV6, quote + sizeof(*icmp));
-	} else {
-		answer_ipv4(data + network, refusal, IPPROTO_ICMP, quote + sizeof(*icmp));
-	}
-	sum = sum_to_end(ctx, network + header);
-	if (ipv6)
-		sum += pseudo_header(refusal, IPPROTO_ICMPV6, quote + sizeof(*icmp), true);
-	icmp->check = ~xlb_sum_fold(sum);
-	return 0;
+	*icmp = icmp_error_for(packet);
+	answer_network(data, network, packet, protocol, quote + sizeof(*icmp));
+	if (packet->ipv6)
+		sum = pseudo_header(packet, protocol, quote + sizeof(*icmp));
+	icmp->check = ~xlb_sum_fold(sum + sum_to_end(ctx, network + header));
+	return ANSWER_SENT;
 }
 
-/* Turns the packet into the answer that this CPU's refusal asks for. 0, or -1 if it cannot be. */
+/* An echo request goes back as a reply: addresses change places, which no sum sees. */
+static __always_inline enum answer_result answer_echo(struct xdp_md *ctx,
+						      const struct packet *packet)
+{
+	__u32 network = packet->network & OFFSET_MAX, headers = packet->headers & OFFSET_MAX;
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct icmp_header *icmp = data + network + headers;
+	struct ipv6hdr *ip6 = data + network;
+	struct iphdr *ip4 = data + network;
+	__u16 before, *word = (__u16 *)&ip4->ttl;
+
+	if (data + ETH_HLEN > end || (void *)(ip6 + 1) > end || (void *)(icmp + 1) > end)
+		return ANSWER_FAILED;
+	ethernet_swap(data);
+	before = *(__u16 *)icmp;
+	icmp->type = packet->ipv6 ? ICMP6_ECHO_REPLY : ICMP_ECHO_REPLY;
+	icmp->check = checksum_adjust(icmp->check, (__u64)(__u16)~before + *(__u16 *)icmp);
+	if (packet->ipv6) {
+		ip6->hop_limit = ANSWER_TTL;
+		address_copy(&ip6->saddr, &packet->destination);
+		address_copy(&ip6->daddr, &packet->source);
+	} else {
+		before = *word;
+		ip4->ttl = ANSWER_TTL;
+		ip4->check = checksum_adjust(ip4->check, (__u64)(__u16)~before + *word);
+		ip4->saddr = packet->destination.word[0];
+		ip4->daddr = packet->source.word[0];
+	}
+	return ANSWER_SENT;
+}
+
+/* Turns the packet in hand into its answer. Returns an enum answer_result. */
 __weak __noinline int answer(struct xdp_md *ctx)
 {
-	__u32 zero = 0;
-	struct refusal *refusal = bpf_map_lookup_elem(&refusals, &zero);
+	struct packet *packet = packet_get();
 
-	if (!refusal)
-		return -1;
-	if (refusal->protocol == IPPROTO_TCP)
-		return refusal->ipv6 ? answer_tcp(ctx, refusal, true) :
-				       answer_tcp(ctx, refusal, false);
-	return refusal->ipv6 ? answer_udp(ctx, refusal, true) : answer_udp(ctx, refusal, false);
+	if (!packet || packet->kind >= KIND_LATER_FRAGMENT)
+		return ANSWER_FAILED;
+	if (packet->answer == ANSWER_ECHO)
+		return answer_echo(ctx, packet);
+	if (packet->answer == ANSWER_REFUSED && packet->protocol == IPPROTO_TCP)
+		return answer_tcp(ctx, packet);
+	return answer_icmp(ctx, packet);
 }
 
-/* Asks for an answer to a packet. 0, or -1 if none can be given. */
-static __always_inline int refuse(struct xdp_md *ctx, const struct packet *packet, bool ipv6)
+/* How a packet that could not be answered is counted. */
+static __always_inline enum xlb_drop answer_drop(const struct packet *packet, int result)
 {
-	__u32 zero = 0;
-	struct refusal *refusal = bpf_map_lookup_elem(&refusals, &zero);
-
-	if (!refusal)
-		return -1;
-	address_copy(&refusal->source, &packet->source);
-	address_copy(&refusal->destination, &packet->destination);
-	refusal->source_port = packet->source_port;
-	refusal->destination_port = packet->destination_port;
-	refusal->bytes = packet->bytes;
-	refusal->network = ETH_HLEN + packet->vlan_tags * VLAN_TAG_BYTES;
-	refusal->headers = packet->headers;
-	refusal->protocol = packet->protocol;
-	refusal->tcp_flags = packet->tcp_flags;
-	refusal->ipv6 = ipv6;
-	return answer(ctx);
+	if (packet->answer == ANSWER_TOO_BIG)
+		return XLB_DROP_TOO_BIG;
+	if (packet->answer == ANSWER_TIME_EXCEEDED)
+		return XLB_DROP_TTL;
+	return result == ANSWER_RATIONED ? XLB_DROP_RATE_LIMITED : XLB_DROP_ANSWER_FAILED;
 }
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Choosing a backend for a new flow: one index into the service's ring. */
+/* Choosing a backend: one index into the service's ring, or two. */
 #ifndef XLB_CHOOSE_H
 #define XLB_CHOOSE_H
 
@@ -10,6 +10,29 @@
 #include "packet.h"
 #include "service.h"
 
+/* Where the packet's client falls on rings. */
+static __always_inline __u32 ring_hash(const struct packet *packet, __u8 scheduler, bool ipv6)
+{
+	__be16 port = scheduler == XLB_SCHEDULER_SOURCE ? 0 : packet->source_port;
+
+	return xlb_hash_ring(&packet->source, port, ipv6 ? XLB_IPV6 : XLB_IPV4, cfg.seed);
+}
+
+/* A fraction of 2^32 as a slot of a service's ring. */
+static __always_inline __u32 ring_slot(union xlb_service_target target, __u32 fraction)
+{
+	return (__u64)fraction * target.ring_size >> 32;
+}
+
+/* What stands in a slot: a backend's id, and maybe XLB_RING_MOVED. 0: the ring is broken. */
+static __always_inline __u32 ring_read(union xlb_service_target target, __u32 slot)
+{
+	__u32 index = target.ring_line + slot / XLB_RING_LINE;
+	struct xlb_ring_line *line = bpf_map_lookup_elem(&rings, &index);
+
+	return line ? line->backend[slot % XLB_RING_LINE] : 0;
+}
+
 /* How many flows came before this one: across CPUs, each number once. */
 static __always_inline __u64 rotation_take(__u32 service, bool ipv6)
 {
@@ -19,24 +42,49 @@ static __always_inline __u64 rotation_take(__u32 service, bool ipv6)
 	return turn ? __sync_fetch_and_add(&turn->placed, 1) : 0;
 }
 
-/*
- * The id of the backend that takes a new flow; 0: the ring is broken. The ring must not be empty.
- */
-static __always_inline __u32 choose(const struct xlb_address *client, __be16 port,
-				    const struct service_ref *service, bool ipv6)
+/* Of two backends the one with fewer flows for its weight. */
+static __always_inline __u32 choose_lighter(__u32 a, __u32 b)
 {
-	__u32 size = service->target.ring_size, slot, index;
-	struct xlb_ring_line *line;
+	struct xlb_backend *first = backend_get(a), *second = backend_get(b);
 
-	if (service->target.scheduler == XLB_SCHEDULER_RR)
-		slot = rotation_take(service->id, ipv6) % size;
-	else
-		slot = (__u64)xlb_hash_ring(client, port, ipv6 ? XLB_IPV6 : XLB_IPV4, cfg.seed) *
-			       size >>
-		       32;
-	index = service->target.ring_line + slot / XLB_RING_LINE;
-	line = bpf_map_lookup_elem(&rings, &index);
-	return line ? line->backend[slot % XLB_RING_LINE] : 0;
+	if (!first || !second)
+		return a;
+	return (__u64)first->load * second->weight <= (__u64)second->load * first->weight ? a : b;
+}
+
+static __always_inline __u32 choose_slot(const struct packet *packet,
+					 union xlb_service_target target, __u32 service)
+{
+	switch (target.scheduler) {
+	case XLB_SCHEDULER_RR:
+		return rotation_take(service, packet->ipv6) % target.ring_size;
+	case XLB_SCHEDULER_LC:
+	case XLB_SCHEDULER_RANDOM:
+		return ring_slot(target, bpf_get_prandom_u32());
+	default:
+		return ring_slot(target, packet->ipv6 ?
+						 ring_hash(packet, target.scheduler, true) :
+						 ring_hash(packet, target.scheduler, false));
+	}
+}
+
+/*
+ * The id of the backend that takes a new flow of the packet in hand, by a service's target (as a
+ * word); 0: the ring is broken or empty.
+ */
+__weak __noinline __u32 choose(__u64 target_word, __u32 service)
+{
+	union xlb_service_target target = { .word = target_word };
+	struct packet *packet = packet_get();
+	__u32 backend;
+
+	if (!target.ring_size || !packet)
+		return 0;
+	backend = ring_read(target, choose_slot(packet, target, service)) & ~XLB_RING_MOVED;
+	if (target.scheduler != XLB_SCHEDULER_LC)
+		return backend;
+	return choose_lighter(backend, ring_read(target, choose_slot(packet, target, service)) &
+					       ~XLB_RING_MOVED);
 }
 
 #endif

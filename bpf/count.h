@@ -9,16 +9,6 @@
 #include "maps.h"
 #include "packet.h"
 
-/* Whose the packet was, for the count. */
-struct outcome {
-	__u32 service;		/* XLB_SERVICE_KEY */
-	__u32 backend;		/* 0: none */
-	__u8 known_service;	/* else nothing is counted */
-	__u8 to_client;		/* a reply */
-	__u8 new_flow;
-	__u8 pad;
-};
-
 static __always_inline void count_add(struct xlb_count *count, __u32 bytes)
 {
 	count->packets++;
@@ -33,43 +23,45 @@ static __always_inline void count_drop(__u32 reason)
 		stats->packets++;
 }
 
-static __always_inline void count_backend(const struct outcome *outcome, __u32 bytes)
+static __always_inline void count_backend(const struct packet *packet)
 {
-	struct xlb_backend_stats *stats = bpf_map_lookup_elem(&backend_stats, &outcome->backend);
+	struct xlb_backend_stats *stats = bpf_map_lookup_elem(&backend_stats, &packet->outcome.backend);
 
 	if (!stats)
 		return;
-	count_add(outcome->to_client ? &stats->to_client : &stats->to_backend, bytes);
-	stats->flows += outcome->new_flow;
+	count_add(packet->outcome.to_client ? &stats->to_client : &stats->to_backend,
+		  packet->bytes);
+	stats->flows += packet->outcome.new_flow;
 }
 
-static __always_inline void count_service(const struct outcome *outcome, enum verdict verdict,
-					  __u32 bytes)
+static __always_inline void count_service(const struct packet *packet, enum verdict verdict)
 {
-	struct xlb_service_stats *stats = bpf_map_lookup_elem(&service_stats, &outcome->service);
+	struct xlb_service_stats *stats = bpf_map_lookup_elem(&service_stats, &packet->outcome.service);
 
 	if (!stats)
 		return;
 	if (verdict == VERDICT_DROP) {
-		count_add(&stats->dropped, bytes);
-	} else if (verdict == VERDICT_REFUSE) {
-		count_add(&stats->refused, bytes);
+		count_add(&stats->dropped, packet->bytes);
+	} else if (verdict == VERDICT_ANSWER) {
+		if (packet->answer == ANSWER_REFUSED)
+			count_add(&stats->refused, packet->bytes);
 	} else {
-		count_add(outcome->to_client ? &stats->to_client : &stats->to_backend, bytes);
-		stats->flows += outcome->new_flow;
+		count_add(packet->outcome.to_client ? &stats->to_client : &stats->to_backend,
+			  packet->bytes);
+		stats->flows += packet->outcome.new_flow;
 	}
 }
 
-static __always_inline void count(const struct outcome *outcome, const struct packet *packet,
+static __always_inline void count(const struct packet *packet,
 				  enum verdict verdict)
 {
-	if (!outcome->known_service)
-		return;
-	count_service(outcome, verdict, packet->bytes);
 	if (verdict == VERDICT_DROP)
 		count_drop(packet->drop);
-	else if (verdict != VERDICT_REFUSE)
-		count_backend(outcome, packet->bytes);
+	if (!packet->outcome.known_service)
+		return;
+	count_service(packet, verdict);
+	if (verdict != VERDICT_DROP && verdict != VERDICT_ANSWER)
+		count_backend(packet);
 }
 
 #endif

@@ -181,6 +181,8 @@ struct flow_ref {
 	__u32 number;
 };
 
+#define FLOW_NOWHERE (~0u)
+
 /* The slot of a line and way. */
 static __always_inline bool flow_at(__u32 line_number, __u32 way, bool ipv6,
 				    struct flow_ref *ret_ref)
@@ -211,33 +213,69 @@ static __always_inline __u64 flow_match(__u64 *line, const struct flow_tuple *tu
 		/* A free slot keeps its last key. */
 		differs |= mask_if_zero(*flow_value(slot, ipv6));
 		way ^= (way ^ i) & mask_if_zero(differs);
+		barrier_var(way);
 	}
 	return way;
 }
 
-static __always_inline bool flow_match_either(struct flow_lines lines,
-					      const struct flow_tuple *tuple, __u64 mask, bool ipv6,
-					      struct flow_ref *ret_ref)
+/* Tuples to look for, because the search takes no pointers; per CPU. */
+enum flow_wanted {
+	FLOW_OF_PACKET,
+	FLOW_OF_TWIN,
+	FLOW_WANTED,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, FLOW_WANTED);
+	__type(key, __u32);
+	__type(value, struct flow_tuple);
+} tuples SEC(".maps") __weak;
+
+static __always_inline struct flow_tuple *flow_tuple_get(enum flow_wanted wanted)
 {
-	__u64 *line = flow_line(lines.first, ipv6);
-	__u32 number = lines.first;
+	__u32 index = wanted;
+
+	return bpf_map_lookup_elem(&tuples, &index);
+}
+
+static __always_inline __u32 flow_search(const struct flow_tuple *tuple, struct flow_lines lines,
+					 __u64 mask, bool ipv6)
+{
+	__u64 *line = flow_line(lines.first, ipv6), *second;
 	__u64 way;
 
 	if (!line)
-		return false;
+		return FLOW_NOWHERE;
 	way = flow_match(line, tuple, mask, ipv6);
-	if (way >= XLB_FLOW_WAYS) {
-		number = lines.second;
-		line = flow_line(number, ipv6);
-		if (!line)
-			return false;
-		way = flow_match(line, tuple, mask, ipv6);
-		if (way >= XLB_FLOW_WAYS)
-			return false;
-	}
-	ret_ref->slot = flow_way(line, way, ipv6);
-	ret_ref->number = number * XLB_FLOW_WAYS + way;
-	return true;
+	if (way < XLB_FLOW_WAYS)
+		return lines.first * XLB_FLOW_WAYS + way;
+	second = flow_line(lines.second, ipv6);
+	if (!second)
+		return FLOW_NOWHERE;
+	way = flow_match(second, tuple, mask, ipv6);
+	return way < XLB_FLOW_WAYS ? lines.second * XLB_FLOW_WAYS + way : FLOW_NOWHERE;
+}
+
+/* The number of the slot in two lines that has a tuple of `tuples`; FLOW_NOWHERE: none. */
+__weak __noinline __u32 flow_find(__u32 wanted, __u64 two_lines, __u64 mask, bool ipv6)
+{
+	struct flow_lines lines = { .first = two_lines, .second = two_lines >> 32 };
+	struct flow_tuple *tuple = bpf_map_lookup_elem(&tuples, &wanted);
+
+	if (!tuple)
+		return FLOW_NOWHERE;
+	return ipv6 ? flow_search(tuple, lines, mask, true) :
+		      flow_search(tuple, lines, mask, false);
+}
+
+static __always_inline bool flow_find_either(enum flow_wanted wanted, struct flow_lines lines,
+					     __u64 mask, bool ipv6, struct flow_ref *ret_ref)
+{
+	__u32 number = flow_find(wanted, lines.first | (__u64)lines.second << 32, mask, ipv6);
+
+	return number != FLOW_NOWHERE &&
+	       flow_at(number / XLB_FLOW_WAYS, number % XLB_FLOW_WAYS, ipv6, ret_ref);
 }
 
 /* How willingly a slot is given away: a rank for each state, 4 bits each. 0: never. */

@@ -41,32 +41,44 @@ static __always_inline bool flow_twin(const struct flow_ref *ref, union xlb_flow
 	struct xlb_backend *backend = backend_get(value.backend);
 	union xlb_flow_key key = { .word = *flow_key(ref->slot, ipv6) };
 	struct xlb_address client = { .word[0] = key.client };
+	struct flow_tuple *tuple = flow_tuple_get(FLOW_OF_TWIN);
 	struct flow_lines lines;
-	struct flow_tuple tuple;
 	__u64 secret[2], endpoint;
 
-	if (!backend)
+	if (!backend || !tuple)
 		return false;
 	secret_get(secret);
 	if (ipv6)
 		address_copy(&client, ref->slot);
-	flow_tuple_make(&tuple, &client, key.port, key.service, ipv6, secret);
+	flow_tuple_make(tuple, &client, key.port, key.service, ipv6, secret);
 	endpoint = backend_endpoint_hash(backend, ipv6, secret);
 	if (flow_half_of(ref->number, ipv6) == FLOW_BY_REPLY) {
-		lines = flow_client_lines(&tuple, ipv6, secret);
+		lines = flow_client_lines(tuple, ipv6, secret);
 	} else if (value.port) {
 		return flow_at(flow_port_line(endpoint, value.port, ipv6),
 			       flow_port_way(value.port), ipv6, ret_twin) &&
 		       *flow_key(ret_twin->slot, ipv6) == key.word;
 	} else {
-		lines = flow_reply_lines(tuple.word, endpoint, ipv6, secret);
+		lines = flow_reply_lines(tuple->word, endpoint, ipv6, secret);
 	}
-	return flow_match_either(lines, &tuple, FLOW_KEY_ALL, ipv6, ret_twin);
+	return flow_find_either(FLOW_OF_TWIN, lines, FLOW_KEY_ALL, ipv6, ret_twin);
 }
 
 static __always_inline bool flow_same(union xlb_flow_value a, union xlb_flow_value b)
 {
 	return a.backend == b.backend && a.port == b.port;
+}
+
+/* A flow is no longer one of its backend's (see XLB_SCHEDULER_LC). */
+static __always_inline void flow_uncount(union xlb_flow_value value)
+{
+	struct xlb_backend *backend;
+
+	if (!value.counted)
+		return;
+	backend = backend_get(value.backend);
+	if (backend)
+		__sync_fetch_and_add(&backend->load, -1);
 }
 
 /* Writes `after` over the twin's value, if the twin is of the same flow. */
@@ -76,6 +88,9 @@ static __always_inline bool flow_twin_set(const struct flow_ref *ref, union xlb_
 	struct flow_ref twin;
 	union xlb_flow_value other;
 
+	/* Replies to the others do not come by here: there is but one copy. */
+	if (value.forward > XLB_FORWARD_DNAT)
+		return true;
 	if (!flow_twin(ref, value, ipv6, &twin))
 		return false;
 	other = flow_read(twin.slot, ipv6);
@@ -90,13 +105,18 @@ __weak __noinline int flow_forget_twin(__u32 number, __u64 value, bool ipv6)
 	union xlb_flow_value old = { .word = value };
 	struct flow_ref ref;
 
+	bool gone = false;
+
 	if (ipv6) {
 		if (flow_at(number / XLB_FLOW_WAYS, number % XLB_FLOW_WAYS, true, &ref))
-			return flow_twin_set(&ref, old, 0, true);
+			gone = flow_twin_set(&ref, old, 0, true);
 	} else {
 		if (flow_at(number / XLB_FLOW_WAYS, number % XLB_FLOW_WAYS, false, &ref))
-			return flow_twin_set(&ref, old, 0, false);
+			gone = flow_twin_set(&ref, old, 0, false);
 	}
+	/* Once a flow, also when both copies are taken over at once by different CPUs. */
+	if (gone)
+		flow_uncount(old);
 	return 0;
 }
 
@@ -110,14 +130,16 @@ static __always_inline void flow_release(const struct flow_ref *ref, union xlb_f
 
 static __always_inline int flow_write_both(__u32 number, __u64 before, __u64 after, bool ipv6)
 {
-	union xlb_flow_value value = { .word = before };
+	union xlb_flow_value value = { .word = before }, then = { .word = after };
 	struct flow_ref ref;
 
 	if (!flow_at(number / XLB_FLOW_WAYS, number % XLB_FLOW_WAYS, ipv6, &ref) ||
 	    !flow_swap(ref.slot, ipv6, before, after))
 		return 0;
-	if (!flow_twin_set(&ref, value, after, ipv6))
-		flow_swap(ref.slot, ipv6, after, 0);
+	value.counted &= !then.counted;
+	flow_uncount(value);
+	if (!flow_twin_set(&ref, value, after, ipv6) && flow_swap(ref.slot, ipv6, after, 0))
+		flow_uncount(then);
 	return 0;
 }
 
@@ -134,12 +156,13 @@ __weak __noinline int flow_update(__u32 number, __u64 before, __u64 after, bool 
 
 /* The state after a packet. */
 static __always_inline __u8 flow_next_state(__u8 state, enum flow_half half, __u8 protocol,
-					    __u8 flags, bool nat)
+					    __u8 flags, __u8 forward)
 {
 	bool from_backend = half == FLOW_BY_REPLY;
 
+	/* Where replies do not come by, or need not, the client's second packet has to do. */
 	if (protocol == IPPROTO_UDP)
-		return from_backend ? XLB_FLOW_STREAM : state;
+		return from_backend || forward > XLB_FORWARD_DNAT ? XLB_FLOW_STREAM : state;
 	if (flags & TCP_RST)
 		return XLB_FLOW_CLOSED;
 	if (flags & TCP_FIN) {
@@ -149,8 +172,8 @@ static __always_inline __u8 flow_next_state(__u8 state, enum flow_half half, __u
 			return XLB_FLOW_CLOSED;
 		return from_backend ? XLB_FLOW_FIN_BACKEND : XLB_FLOW_FIN_CLIENT;
 	}
-	/* Behind dnat replies may take another way: there the client's second packet has to do. */
-	if (state == XLB_FLOW_SYN && (from_backend || (!nat && !(flags & TCP_SYN))))
+	if (state == XLB_FLOW_SYN &&
+	    (from_backend || (forward != XLB_FORWARD_NAT && !(flags & TCP_SYN))))
 		return XLB_FLOW_ESTABLISHED;
 	return state;
 }
@@ -161,9 +184,12 @@ static __always_inline void flow_touch(const struct flow_ref *ref, union xlb_flo
 {
 	union xlb_flow_value after = value;
 
+	if (__builtin_expect(packet->kind == KIND_ERROR, 0))
+		return;
 	after.seen = packet->now;
 	after.state = flow_next_state(value.state, half, packet->protocol, packet->tcp_flags,
-				      value.port);
+				      value.forward);
+	after.counted &= after.state != XLB_FLOW_CLOSED;
 	if (__builtin_expect(after.word != value.word, 0))
 		flow_update(ref->number, value.word, after.word, ipv6);
 }

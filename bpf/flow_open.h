@@ -11,12 +11,15 @@
 #ifndef XLB_FLOW_OPEN_H
 #define XLB_FLOW_OPEN_H
 
+#include "affinity.h"
 #include "choose.h"
 #include "flow_change.h"
 #include "hop.h"
 
 #define PORT_LINES 4	/* lines in one search for a port */
 #define PORT_TRIES 4	/* searches, each elsewhere: 64 ports in all */
+
+#define FLOW_REFUSED (-1)	/* nobody takes it */
 
 /* A flow that lost a slot: its other copy has to go before the slot is written. */
 struct flow_evicted {
@@ -27,25 +30,21 @@ struct flow_evicted {
 
 #define EVICTED_MAX 4		/* a power of two; more than two are as good as never evicted */
 
-/* A new flow: what is asked for, what was found, and what is kept meanwhile. */
+/* A new flow of the packet in hand: what is asked for, what was found, and what is kept meanwhile. */
 struct flow_request {
-	struct flow_tuple tuple;
-	struct xlb_address client;
 	struct service_ref service;
-	__be16 client_port;
-	__u8 protocol;
-	__u8 pad;
-	__u32 now;
+	__u32 pad;
 	/* found */
 	__u32 backend;
 	__u16 port;		/* nat source port, host order; 0: the client's address is kept */
-	__u16 pad2;
+	__u8 forward;		/* enum xlb_forward */
+	__u8 counted;
 	/* meanwhile */
 	__u64 endpoint_hash;
 	__u32 slot;		/* numbers of the slots taken */
-	__u32 reply_slot;
+	__u32 reply_slot;	/* 0: none, replies do not come by here */
+	__u32 now;
 	__u32 evicted_count;
-	__u32 pad3;
 	struct flow_evicted evicted[EVICTED_MAX];
 };
 
@@ -54,7 +53,7 @@ struct {
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct flow_request);
-} scratch SEC(".maps") __weak;
+} requests SEC(".maps") __weak;
 
 /* Takes a slot for the caller, and notes the flow that had it. */
 static __always_inline bool flow_take(const struct flow_ref *ref, __u32 now, bool ipv6)
@@ -67,7 +66,7 @@ static __always_inline bool flow_take(const struct flow_ref *ref, __u32 now, boo
 	claimed.seen = now;
 	if (!flow_swap(ref->slot, ipv6, value.word, claimed.word))
 		return false;
-	request = bpf_map_lookup_elem(&scratch, &zero);
+	request = bpf_map_lookup_elem(&requests, &zero);
 	if (!value.word || !request)
 		return true;
 	place = request->evicted_count & (EVICTED_MAX - 1);
@@ -81,15 +80,15 @@ static __always_inline bool flow_take(const struct flow_ref *ref, __u32 now, boo
  * Takes a slot of one of two lines: of the emptier one, or if both are full the one that is given
  * away more willingly.
  */
-static __always_inline bool flow_claim(struct flow_lines lines, __u32 now, bool ipv6,
-				       struct flow_ref *ret_ref)
+static __always_inline __u32 flow_claim_in(struct flow_lines lines, __u32 now, bool ipv6)
 {
 	__u64 *line = flow_line(lines.first, ipv6), *second = flow_line(lines.second, ipv6);
 	struct flow_victim victim, other;
 	__u32 number = lines.first;
+	struct flow_ref ref;
 
 	if (!line || !second)
-		return false;
+		return FLOW_NOWHERE;
 	victim = flow_victim_of(line, now, ipv6);
 	other = flow_victim_of(second, now, ipv6);
 	if ((other.free << 8 | other.rank) > (victim.free << 8 | victim.rank)) {
@@ -98,10 +97,29 @@ static __always_inline bool flow_claim(struct flow_lines lines, __u32 now, bool 
 		number = lines.second;
 	}
 	if (victim.rank < RANK_UNANSWERED)
+		return FLOW_NOWHERE;
+	ref.slot = flow_way(line, victim.way, ipv6);
+	ref.number = number * XLB_FLOW_WAYS + victim.way;
+	return flow_take(&ref, now, ipv6) ? ref.number : FLOW_NOWHERE;
+}
+
+/* The number of the slot taken; FLOW_NOWHERE: none could be. */
+__weak __noinline __u32 flow_claim(__u64 two_lines, __u32 now, bool ipv6)
+{
+	struct flow_lines lines = { .first = two_lines, .second = two_lines >> 32 };
+
+	return ipv6 ? flow_claim_in(lines, now, true) : flow_claim_in(lines, now, false);
+}
+
+static __always_inline bool flow_claim_either(struct flow_lines lines, __u32 now, bool ipv6,
+					      __u32 *ret_number)
+{
+	__u32 number = flow_claim(lines.first | (__u64)lines.second << 32, now, ipv6);
+
+	if (number == FLOW_NOWHERE)
 		return false;
-	ret_ref->slot = flow_way(line, victim.way, ipv6);
-	ret_ref->number = number * XLB_FLOW_WAYS + victim.way;
-	return flow_take(ret_ref, now, ipv6);
+	*ret_number = number;
+	return true;
 }
 
 /*
@@ -160,8 +178,7 @@ static __always_inline bool flow_port_is_vip(const struct xlb_backend *backend, 
  */
 static __always_inline bool flow_claim_reply(struct flow_request *request,
 					     const struct xlb_backend *backend, __u32 random,
-					     bool ipv6, const __u64 *secret,
-					     struct flow_ref *ret_ref)
+					     bool ipv6, const __u64 *secret)
 {
 	for (int i = 0; i < PORT_TRIES; i++) {
 		__u32 round = i, port;
@@ -176,9 +193,12 @@ static __always_inline bool flow_claim_reply(struct flow_request *request,
 		if (!port)
 			continue;
 		request->port = port;
-		if (!flow_port_is_vip(backend, port, ipv6, secret))
-			return flow_at(flow_port_line(request->endpoint_hash, port, ipv6),
-				       flow_port_way(port), ipv6, ret_ref);
+		if (!flow_port_is_vip(backend, port, ipv6, secret)) {
+			request->reply_slot =
+				flow_port_line(request->endpoint_hash, port, ipv6) * XLB_FLOW_WAYS +
+				flow_port_way(port);
+			return true;
+		}
 		/* The slot stays claimed until it times out, so that the next try finds another. */
 	}
 	return false;
@@ -194,35 +214,44 @@ static __always_inline void flow_write(__u64 *slot, const struct flow_tuple *tup
 	__sync_lock_test_and_set(flow_value(slot, ipv6), value.word);
 }
 
-/* Takes both slots, and a port if there is to be nat. Returns 0 or an enum xlb_drop. */
-static __always_inline int flow_reserve(struct flow_request *request,
-					const struct xlb_backend *backend, bool nat, bool ipv6)
+/* The slot for replies, and for nat with it a port. */
+static __always_inline bool flow_reserve_reply(struct flow_request *request,
+					       const struct flow_tuple *tuple,
+					       const struct xlb_backend *backend, bool ipv6,
+					       const __u64 *secret)
 {
-	struct flow_ref ref, reply;
 	struct flow_lines lines;
-	__u64 secret[2];
 	__u32 random;
-	bool claimed;
+
+	if (request->forward == XLB_FORWARD_NAT) {
+		random = xlb_mix(tuple->word + request->now, secret[1], secret[0]) >> 32;
+		return flow_claim_reply(request, backend, random, ipv6, secret);
+	}
+	lines = flow_reply_lines(tuple->word, request->endpoint_hash, ipv6, secret);
+	return flow_claim_either(lines, request->now, ipv6, &request->reply_slot);
+}
+
+/* Takes the slots, and a port if there is to be nat. Returns 0 or an enum xlb_drop. */
+static __always_inline int flow_reserve(struct flow_request *request,
+					const struct flow_tuple *tuple,
+					const struct xlb_backend *backend, bool ipv6)
+{
+	struct flow_lines lines;
+	struct flow_ref ref;
+	__u64 secret[2];
 
 	secret_get(secret);
-	lines = flow_client_lines(&request->tuple, ipv6, secret);
-	if (!flow_claim(lines, request->now, ipv6, &ref))
+	lines = flow_client_lines(tuple, ipv6, secret);
+	if (!flow_claim_either(lines, request->now, ipv6, &request->slot))
 		return XLB_DROP_FLOWS_FULL;
-	request->slot = ref.number;
 	request->port = 0;
-	if (nat) {
-		random = xlb_mix(request->tuple.word + request->now, secret[1], secret[0]) >> 32;
-		claimed = flow_claim_reply(request, backend, random, ipv6, secret, &reply);
-	} else {
-		lines = flow_reply_lines(request->tuple.word, request->endpoint_hash, ipv6, secret);
-		claimed = flow_claim(lines, request->now, ipv6, &reply);
-	}
-	if (!claimed) {
+	request->reply_slot = 0;
+	if (request->forward > XLB_FORWARD_DNAT ||
+	    flow_reserve_reply(request, tuple, backend, ipv6, secret))
+		return 0;
+	if (flow_at(request->slot / XLB_FLOW_WAYS, request->slot % XLB_FLOW_WAYS, ipv6, &ref))
 		*(volatile __u64 *)flow_value(ref.slot, ipv6) = 0;
-		return nat ? XLB_DROP_PORTS_EXHAUSTED : XLB_DROP_FLOWS_FULL;
-	}
-	request->reply_slot = reply.number;
-	return 0;
+	return request->forward == XLB_FORWARD_NAT ? XLB_DROP_PORTS_EXHAUSTED : XLB_DROP_FLOWS_FULL;
 }
 
 /* Ends what is left of the flows whose slots were taken. */
@@ -235,67 +264,137 @@ static __always_inline void flow_forget_evicted(struct flow_request *request, bo
 	}
 }
 
-static __always_inline bool flow_write_at(const struct flow_request *request, __u32 number,
+static __always_inline bool flow_write_at(const struct flow_tuple *tuple, __u32 number,
 					  union xlb_flow_value value, bool ipv6)
 {
 	struct flow_ref ref;
 
 	if (!flow_at(number / XLB_FLOW_WAYS, number % XLB_FLOW_WAYS, ipv6, &ref))
 		return false;
-	flow_write(ref.slot, &request->tuple, value, ipv6);
+	flow_write(ref.slot, tuple, value, ipv6);
 	return true;
 }
 
 /* Writes the flow into the slots that were taken: the reply's first. */
-static __always_inline void flow_commit(const struct flow_request *request, bool ipv6)
+static __always_inline void flow_commit(const struct flow_request *request,
+					const struct flow_tuple *tuple, __u8 protocol,
+					bool ipv6)
 {
 	union xlb_flow_value value = {};
 
 	value.backend = request->backend;
-	value.state = request->protocol == IPPROTO_TCP ? XLB_FLOW_SYN : XLB_FLOW_ONEWAY;
+	value.state = protocol == IPPROTO_TCP ? XLB_FLOW_SYN : XLB_FLOW_ONEWAY;
+	value.forward = request->forward;
+	value.counted = request->counted;
 	value.port = request->port;
 	value.seen = request->now;
-	flow_write_at(request, request->reply_slot, value, ipv6);
-	flow_write_at(request, request->slot, value, ipv6);
+	if (request->reply_slot)
+		flow_write_at(tuple, request->reply_slot, value, ipv6);
+	flow_write_at(tuple, request->slot, value, ipv6);
 }
 
-static __always_inline int flow_begin(struct flow_request *request, bool ipv6)
+/*
+ * Whether a packet that is not the first of its flow may be picked up: where the backend follows
+ * from the packet, and knows its client.
+ */
+static __always_inline bool target_picks_up(union xlb_service_target target)
+{
+	return target.stateless || (target.forward == XLB_FORWARD_DNAT &&
+				    (target.scheduler == XLB_SCHEDULER_MAGLEV ||
+				     target.scheduler == XLB_SCHEDULER_SOURCE));
+}
+
+/* The backend of a packet that may belong to a flow from before the ring moved; 0: none. */
+static __always_inline __u32 flow_choose_previous(const struct packet *packet,
+						  struct flow_request *request, bool ipv6)
+{
+	union xlb_service_target old = service_previous(request->service.id, packet->protocol,
+							packet->now, ipv6);
+	__u32 id = choose(old.word, request->service.id);
+	struct xlb_backend *backend;
+
+	backend = backend_get(id);
+	if (!id || !backend || !backend_keeps(backend, packet->protocol))
+		return 0;
+	request->forward = old.forward;
+	return id;
+}
+
+/* The backend of a new flow; 0: nobody takes it. */
+static __always_inline __u32 flow_choose_new(const struct packet *packet,
+					     struct flow_request *request, bool ipv6)
+{
+	union xlb_service_target target = request->service.target;
+	__u32 id;
+
+	if (packet->protocol == IPPROTO_TCP && !(packet->tcp_flags & TCP_SYN) &&
+	    !target_picks_up(target))
+		return 0;
+	request->forward = target.forward;
+	request->counted = target.scheduler == XLB_SCHEDULER_LC;
+	id = target.options ? affinity_find(packet, request->service.id, ipv6) : 0;
+	return id ? id : choose(target.word, request->service.id);
+}
+
+/* The backend that a packet of no known flow goes to, and how; 0: nobody takes it. */
+static __always_inline __u32 flow_choose(const struct packet *packet, struct flow_request *request,
+					 bool ipv6)
+{
+	__u32 id = 0;
+
+	if (!(packet->tcp_flags & TCP_SYN))
+		id = flow_choose_previous(packet, request, ipv6);
+	return id ? id : flow_choose_new(packet, request, ipv6);
+}
+
+static __always_inline int flow_begin(const struct packet *packet, struct flow_request *request,
+				      const struct flow_tuple *tuple, bool ipv6)
 {
 	struct xlb_backend *backend;
 	__u64 secret[2];
 	int reason;
-	bool nat;
 
-	request->backend = choose(&request->client, request->client_port, &request->service, ipv6);
-	backend = backend_get(request->backend);
-	if (!backend || !request->backend || backend->state == XLB_BACKEND_RETIRED ||
-	    backend->state == XLB_BACKEND_FREE)
-		return XLB_DROP_BAD_RING;
-	secret_get(secret);
-	request->endpoint_hash = backend_endpoint_hash(backend, ipv6, secret);
+	request->now = packet->now;
 	request->evicted_count = 0;
+	request->counted = 0;
+	request->backend = flow_choose(packet, request, ipv6);
+	if (!request->backend)
+		return FLOW_REFUSED;
+	backend = backend_get(request->backend);
+	if (!backend || backend->state == XLB_BACKEND_RETIRED || backend->state == XLB_BACKEND_FREE)
+		return XLB_DROP_BAD_RING;
 	/*
 	 * A socket of this node would take the node's own address for a forgery: it sees the
 	 * client's.
 	 */
-	nat = request->service.target.forward == XLB_FORWARD_NAT &&
-	      backend->ifindex != LOOPBACK_IFINDEX;
-	reason = flow_reserve(request, backend, nat, ipv6);
+	if (request->forward == XLB_FORWARD_NAT && backend->ifindex == LOOPBACK_IFINDEX)
+		request->forward = XLB_FORWARD_DNAT;
+	secret_get(secret);
+	request->endpoint_hash = backend_endpoint_hash(backend, ipv6, secret);
+	reason = flow_reserve(request, tuple, backend, ipv6);
 	flow_forget_evicted(request, ipv6);
-	if (!reason)
-		flow_commit(request, ipv6);
-	return reason;
+	if (reason)
+		return reason;
+	flow_commit(request, tuple, packet->protocol, ipv6);
+	if (request->counted)
+		__sync_fetch_and_add(&backend->load, 1);
+	if (request->service.target.options)
+		affinity_note(packet, request->service.id, request->backend, ipv6);
+	return 0;
 }
 
-/* Begins the flow that this CPU's request asks for. Returns 0, or an enum xlb_drop. */
+/* Begins the flow that this CPU's request asks for. 0, FLOW_REFUSED, or an enum xlb_drop. */
 __weak __noinline int flow_new(bool ipv6)
 {
 	__u32 zero = 0;
-	struct flow_request *request = bpf_map_lookup_elem(&scratch, &zero);
+	struct flow_request *request = bpf_map_lookup_elem(&requests, &zero);
+	struct flow_tuple *tuple = flow_tuple_get(FLOW_OF_PACKET);
+	struct packet *packet = packet_get();
 
-	if (!request)
+	if (!request || !packet || !tuple)
 		return XLB_DROP_FLOWS_FULL;
-	return ipv6 ? flow_begin(request, true) : flow_begin(request, false);
+	return ipv6 ? flow_begin(packet, request, tuple, true) :
+		      flow_begin(packet, request, tuple, false);
 }
 
 #endif

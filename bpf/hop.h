@@ -24,6 +24,13 @@
 #endif
 #define LOOPBACK_IFINDEX 1
 
+/* `current` and `mtu` of struct xlb_next_hop as the word that they lie in. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define HOP_CURRENT(current, mtu) ((current) | (__u32)(mtu) << 16)
+#else
+#define HOP_CURRENT(current, mtu) ((__u32)(current) << 16 | (mtu))
+#endif
+
 static __always_inline __u32 uplink(void)
 {
 	__u32 zero = 0;
@@ -61,6 +68,21 @@ static __always_inline long hop_ask(void *ctx, struct bpf_fib_lookup *fib,
 	return bpf_fib_lookup(ctx, fib, sizeof(*fib), 0);
 }
 
+/* How much fits on the way, by the kernel's routes and by what routers said to us. */
+static __always_inline __u16 hop_mtu(const struct bpf_fib_lookup *fib,
+				     const struct translation *translation, __u32 now, bool ipv6)
+{
+	struct xlb_address address;
+	struct xlb_path *path;
+	__u16 mtu = fib->mtu_result;
+
+	address_map(&address, &translation->destination, ipv6);
+	path = bpf_map_lookup_elem(&paths, &address);
+	if (path && now - path->learned < XLB_PATH_TICKS && (!mtu || path->mtu < mtu))
+		return path->mtu;
+	return mtu;
+}
+
 /*
  * Asks the kernel and keeps the answer; an unresolved neighbour is asked for again with the next
  * packet. `fallback` is the device to use where the kernel does not answer, 0: the uplink.
@@ -71,12 +93,15 @@ static __always_inline void hop_refresh(void *ctx, struct xlb_next_hop *next,
 {
 	struct bpf_fib_lookup fib = {};
 	struct xlb_hop hop = {};
-	struct xlb_hop *old;
+	__u32 place = next->current & 1;
+	struct xlb_hop *old = place ? &next->hop[1] : &next->hop[0];
 	bool settled = true;
+	__u16 mtu = 0;
 
 	switch (hop_ask(ctx, &fib, translation, protocol, ingress, ipv6)) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
 		hop.ifindex = fib.ifindex;
+		mtu = hop_mtu(&fib, translation, now, ipv6);
 		if (hop_direct(fib.ifindex, ingress)) {
 			__builtin_memcpy(hop.destination, fib.dmac, 6);
 			__builtin_memcpy(hop.source, fib.smac, 6);
@@ -100,16 +125,15 @@ static __always_inline void hop_refresh(void *ctx, struct xlb_next_hop *next,
 	default:
 		break;
 	}
-	old = next->current & 1 ? &next->hop[1] : &next->hop[0];
 	if (((__u64 *)old)[0] != ((__u64 *)&hop)[0] || ((__u64 *)old)[1] != ((__u64 *)&hop)[1]) {
-		__u32 other = (next->current & 1) ^ 1;
-		struct xlb_hop *new = other ? &next->hop[1] : &next->hop[0];
+		struct xlb_hop *new = place ? &next->hop[0] : &next->hop[1];
 
 		((__u64 *)new)[0] = ((__u64 *)&hop)[0];
 		((__u64 *)new)[1] = ((__u64 *)&hop)[1];
-		barrier();
-		*(volatile __u16 *)&next->current = other;
+		place ^= 1;
 	}
+	/* An exchange: it keeps the order on machines that would not. */
+	__sync_lock_test_and_set((__u32 *)&next->current, HOP_CURRENT(place, mtu));
 	*(volatile __u32 *)&next->checked = settled ? now : 0;
 }
 
@@ -184,44 +208,43 @@ __weak __noinline int note_leave(struct xdp_md *ctx, __u32 ifindex, __u32 tags)
 	return 0;
 }
 
+/* Puts the addresses of a link in front. */
+static __always_inline bool link_write(struct xdp_md *ctx, const struct xlb_hop *hop)
+{
+	void *data = (void *)(long)ctx->data;
+
+	if (data + ETH_HLEN > (void *)(long)ctx->data_end)
+		return false;
+	*(__u64 *)data = *(const __u64 *)hop->destination;
+	*(__u32 *)(data + 8) = *(const __u32 *)(hop->source + 2);
+	return true;
+}
+
 /* Sends a rewritten packet on its way. */
 static __always_inline enum verdict emit(struct xdp_md *ctx, struct packet *packet,
 					 const struct xlb_hop *hop)
 {
 	__u32 ifindex = hop->ifindex;
-	void *data = packet->data;
 
 	if (__builtin_expect(ifindex == ctx->ingress_ifindex, 1)) {
-		*(__u64 *)data = *(const __u64 *)hop->destination;
-		*(__u32 *)(data + 8) = *(const __u32 *)(hop->source + 2);
-		return VERDICT_TX;
+		if (link_write(ctx, hop))
+			return VERDICT_TX;
+		return dropped(packet, XLB_DROP_EMIT_FAILED);
 	}
 	if (ifindex == LOOPBACK_IFINDEX)
 		return VERDICT_LOCAL;
-	if (!ifindex) {
-		packet->drop = XLB_DROP_NO_ROUTE;
-		return VERDICT_DROP;
-	}
+	if (!ifindex)
+		return dropped(packet, XLB_DROP_NO_ROUTE);
 	if (ifindex & XLB_HOP_STACK) {
 		if (!note_leave(ctx, ifindex & ~XLB_HOP_STACK, packet->vlan_tags))
 			return VERDICT_STACK;
-		packet->drop = XLB_DROP_EMIT_FAILED;
-		return VERDICT_DROP;
+		return dropped(packet, XLB_DROP_EMIT_FAILED);
 	}
-	if (packet->vlan_tags) {
-		if (vlan_strip(ctx, packet->vlan_tags))
-			goto failed;
-		data = (void *)(long)ctx->data;
-		if (data + ETH_HLEN > (void *)(long)ctx->data_end)
-			goto failed;
-	}
-	*(__u64 *)data = *(const __u64 *)hop->destination;
-	*(__u32 *)(data + 8) = *(const __u32 *)(hop->source + 2);
-	if (bpf_redirect(ifindex, 0) == XDP_REDIRECT)
+	if (packet->vlan_tags && vlan_strip(ctx, packet->vlan_tags))
+		return dropped(packet, XLB_DROP_EMIT_FAILED);
+	if (link_write(ctx, hop) && bpf_redirect(ifindex, 0) == XDP_REDIRECT)
 		return VERDICT_REDIRECT;
-failed:
-	packet->drop = XLB_DROP_EMIT_FAILED;
-	return VERDICT_DROP;
+	return dropped(packet, XLB_DROP_EMIT_FAILED);
 }
 
 #endif

@@ -1,10 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * A packet as the walk sees it, and the cursor that takes it apart.
+ * A packet as the walk sees it, and how most packets are taken apart.
  *
- * parse() fills struct packet or says that the packet is none of ours to touch: not IP, not TCP or
- * UDP, a fragment, headers cut short. It never judges: whether broken lengths matter is decided
- * once a VIP is known to be meant.
+ * What is known of the packet in hand lies in a map element of the CPU, not on the stack: functions
+ * of their own, which take no pointers, find it there, and the verifier does not remember how each
+ * number came about, so that it walks what follows once. Pointers into the frame cannot be kept
+ * there; they are in struct frame, and made anew from offsets after every helper that moves the
+ * packet.
+ *
+ * Here whole TCP and UDP packets are parsed; what else there is (extension headers, fragments,
+ * ICMP) is in dissect.h. Parsing never judges: whether broken lengths matter is decided once a VIP
+ * is known to be meant.
  */
 #ifndef XLB_PACKET_H
 #define XLB_PACKET_H
@@ -28,46 +34,143 @@
 
 #define VLAN_TAGS_MAX 2
 #define VLAN_TAG_BYTES 4
-#define EXTENSION_HEADERS_MAX 4
-#define EXTENSION_BYTES_MAX 0x3fff	/* more than these can hold */
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
-#define IP_FRAGMENT 0x3fff	/* offset and "more fragments" */
+#define IP_MORE 0x2000		/* more fragments */
+#define IP_OFFSET 0x1fff
+#define IP_DONT_FRAGMENT 0x4000
+
+/* Bounds offsets into headers for the verifier. Longer headers are not ours. */
+#define OFFSET_MAX 0x1ff
+#define ICMP_HEADER 8		/* bytes of an echo or an error, in front of what it carries */
 
 /* What a step of the walk decided. 0: go on. */
 enum verdict {
 	VERDICT_NEXT = 0,
 	VERDICT_PASS,		/* not ours: as it came */
+	VERDICT_UNUSUAL,	/* not a whole TCP or UDP packet without extension headers */
 	VERDICT_LOCAL,		/* rewritten; for a socket of this node */
 	VERDICT_TX,		/* out of the device that it came by */
 	VERDICT_REDIRECT,	/* out of another device */
 	VERDICT_STACK,		/* a note is in front of it: tc sends it on */
-	VERDICT_REFUSE,		/* nobody takes it: RST or ICMP port unreachable */
+	VERDICT_ANSWER,		/* see packet.answer */
 	VERDICT_DROP,		/* see packet.drop */
 };
 
-struct packet {
-	void *data;
-	void *end;
-	void *network;		/* struct iphdr or ipv6hdr */
-	void *transport;	/* struct tcphdr or udphdr: the whole header is inside the frame */
+/* What a packet is. */
+enum kind {
+	KIND_WHOLE = 0,
+	KIND_FIRST_FRAGMENT,	/* has ports, which later fragments will want */
+	KIND_LATER_FRAGMENT,	/* has none; those of its first fragment are filled in */
+	/*
+	 * an ICMP error: addresses and ports are those of the packet that it quotes, turned around,
+	 * as if the receiver of that one answered
+	 */
+	KIND_ERROR,
+};
+
+/* What the sender is told instead. */
+enum answer {
+	ANSWER_NONE = 0,
+	ANSWER_REFUSED,		/* TCP RST, or ICMP port unreachable */
+	ANSWER_TOO_BIG,		/* ICMP fragmentation needed, packet too big; see packet.mtu */
+	ANSWER_TIME_EXCEEDED,
+	ANSWER_ECHO,		/* ICMP echo reply */
+};
+
+/*
+ * What a packet is to say: who sent it and to whom, and what that adds to the sum of its addresses.
+ */
+struct translation {
 	struct xlb_address source;
 	struct xlb_address destination;
 	__be16 source_port;
 	__be16 destination_port;
-	__u32 frame;		/* length of the whole frame, of which tc may not see all */
+	__u32 pad;
+	__u64 address_sum;	/* new addresses minus old ones, not folded */
+};
+
+/* Whose the packet was, for the count. */
+struct outcome {
+	__u32 service;		/* XLB_SERVICE_KEY */
+	__u32 backend;		/* 0: none */
+	__u8 known_service;	/* else nothing is counted */
+	__u8 to_client;		/* a reply */
+	__u8 new_flow;
+	__u8 pad;
+};
+
+/* The packet in hand; one for each CPU. */
+struct packet {
+	struct xlb_address source;
+	struct xlb_address destination;
+	__be16 source_port;
+	__be16 destination_port;
+	__u32 frame;		/* length of the whole frame, of which not all need be readable */
 	__u32 bytes;		/* length by the IP header, from there on */
-	__u32 headers;		/* length of the IP header with options or extension headers */
 	__u32 now;		/* tick */
-	__u32 unknown;		/* for forget(): anything */
+	__u16 network;		/* offset of the IP header */
+	__u16 headers;		/* length of the IP header with options or extension headers */
+	__u16 error;		/* KIND_ERROR: offset of the ICMP header, and the length of */
+	__u16 quote_headers;	/* the quoted IP header with options or extension headers */
 	__u8 protocol;
 	__u8 tcp_flags;
 	__u8 vlan_tags;
 	__u8 ttl;		/* or hop limit */
+	__u8 kind;		/* enum kind */
+	__u8 ipv6;
 	__u8 drop;		/* enum xlb_drop */
+	__u8 answer;		/* enum answer */
+	__be32 fragment_id;
+	__u32 mtu;		/* ANSWER_TOO_BIG: what would fit */
+	__u16 cursor;		/* where a walk along headers or options is, */
+	__u8 next;		/* and what comes there */
+	__u8 verdict;		/* enum verdict */
+	struct outcome outcome;
+	struct translation translation;	/* for what is rare; the walk has its own */
 };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct packet);
+} packets SEC(".maps") __weak;
+
+/* The frame itself. */
+struct frame {
+	void *data;
+	void *end;
+	void *network;		/* struct iphdr or ipv6hdr */
+	void *transport;	/* struct tcphdr or udphdr */
+};
+
+/*
+ * Reads a field of struct packet back from memory, of which the verifier knows nothing: however
+ * many ways led here, it goes on with one.
+ */
+#define RECALL(field) (*(volatile typeof(field) *)&(field))
+
+static __always_inline struct packet *packet_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&packets, &zero);
+}
+
+static __always_inline enum verdict dropped(struct packet *packet, enum xlb_drop reason)
+{
+	packet->drop = reason;
+	return VERDICT_DROP;
+}
+
+static __always_inline enum verdict answered(struct packet *packet, enum answer answer)
+{
+	packet->answer = answer;
+	return VERDICT_ANSWER;
+}
 
 /*
  * In words of 8 bytes: the packet may be unaligned, which all machines that xlb runs on can read.
@@ -88,150 +191,151 @@ static __always_inline bool address_equal(const struct xlb_address *a, const str
 	return x[0] == y[0] && x[1] == y[1];
 }
 
+/* The address in its IPv6 form (RFC 4291, 2.5.5.2), as maps for both families want it. */
+static __always_inline void address_map(struct xlb_address *to, const struct xlb_address *from,
+					bool ipv6)
+{
+	if (ipv6) {
+		address_copy(to, from);
+	} else {
+		to->word[0] = 0;
+		to->word[1] = 0;
+		to->word[2] = bpf_htonl(0xffff);
+		to->word[3] = from->word[0];
+	}
+}
+
 static __always_inline bool is_vlan(__be16 type)
 {
 	return type == bpf_htons(ETH_P_8021Q) || type == bpf_htons(ETH_P_8021AD);
 }
 
-/*
- * The same number, of which the verifier now only knows that it lies under `mask` + 1: so that it
- * walks the rest of the program once, and not once for every way in which a header chain may have
- * come to an end. `unknown` is anything that it knows nothing of.
- */
-static __always_inline __u64 forget(__u64 number, __u64 unknown, __u64 mask)
+/* Finds the headers in the frame, from what is known of the packet. */
+static __always_inline bool frame_find(struct frame *frame, const struct packet *packet, bool ipv6)
 {
-	number += unknown;
-	barrier_var(number);
-	return (number - unknown) & mask;
+	__u32 header = ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
+
+	frame->network = frame->data + (RECALL(packet->network) & OFFSET_MAX);
+	frame->transport = frame->network + (RECALL(packet->headers) & OFFSET_MAX);
+	return frame->network + header <= frame->end;
 }
 
-/* The ethertype behind up to two tags; *cursor then is at the network header. 0: cut short. */
-static __always_inline __be16 parse_ethernet(struct packet *packet, void **cursor)
+/* The ethertype behind up to two tags, and where the network header is. 0: cut short. */
+static __always_inline __be16 parse_ethernet(struct packet *packet, struct frame *frame)
 {
-	__be16 *type = packet->data + offsetof(struct ethhdr, h_proto);
+	__be16 *type = frame->data + offsetof(struct ethhdr, h_proto);
 	__u64 tags = 0;
 
-	*cursor = packet->data + ETH_HLEN;
-	if (*cursor > packet->end)
+	if (frame->data + ETH_HLEN > frame->end)
 		return 0;
 	if (__builtin_expect(is_vlan(*type), 0)) {
-		if (*cursor + 2 * VLAN_TAG_BYTES > packet->end)
+		if (frame->data + ETH_HLEN + 2 * VLAN_TAG_BYTES > frame->end)
 			return 0;
 		tags = 1 + is_vlan(type[2]);
 	}
-	tags = forget(tags, packet->unknown, 3);
 	packet->vlan_tags = tags;
-	*cursor += tags * VLAN_TAG_BYTES;
-	type = *cursor - sizeof(*type);
-	return *cursor > packet->end ? 0 : *type;
+	packet->network = ETH_HLEN + tags * VLAN_TAG_BYTES;
+	frame->network = frame->data + (RECALL(packet->network) & OFFSET_MAX);
+	return tags == 2 ? type[4] : tags ? type[2] : type[0];
 }
 
-static __always_inline enum verdict parse_ipv4(struct packet *packet, void **cursor)
+static __always_inline enum verdict parse_ipv4(struct packet *packet, struct frame *frame)
 {
-	struct iphdr *ip = *cursor;
+	struct iphdr *ip = frame->network;
 	__u32 header;
 
-	if ((void *)(ip + 1) > packet->end)
+	if ((void *)(ip + 1) > frame->end)
 		return VERDICT_PASS;
 	header = ip->ihl * 4;
-	if (header < sizeof(*ip) || ip->version != 4 || ip->frag_off & bpf_htons(IP_FRAGMENT))
+	if (header < sizeof(*ip) || ip->version != 4)
 		return VERDICT_PASS;
-	packet->network = ip;
 	packet->source.word[0] = ip->saddr;
 	packet->destination.word[0] = ip->daddr;
 	packet->protocol = ip->protocol;
 	packet->ttl = ip->ttl;
 	packet->bytes = bpf_ntohs(ip->tot_len);
 	packet->headers = header;
-	*cursor += header;
+	if (__builtin_expect(ip->frag_off & bpf_htons(IP_MORE | IP_OFFSET), 0))
+		return VERDICT_UNUSUAL;
 	return VERDICT_NEXT;
 }
 
-/*
- * Walks the extension headers that a host may put before the transport header (RFC 8200, 4.1);
- * others end the walk.
- */
-static __always_inline enum verdict parse_extensions(struct packet *packet, void **cursor)
+static __always_inline enum verdict parse_ipv6(struct packet *packet, struct frame *frame)
 {
-	for (int i = 0; i < EXTENSION_HEADERS_MAX; i++) {
-		struct ipv6_opt_hdr *option = *cursor;
-		__u32 length;
+	struct ipv6hdr *ip = frame->network;
 
-		if (packet->protocol == IPPROTO_TCP || packet->protocol == IPPROTO_UDP)
-			break;
-		if ((void *)(option + 1) > packet->end)
-			return VERDICT_PASS;
-		if (packet->protocol == IPPROTO_AH)
-			length = (option->hdrlen + 2) * 4;
-		else if (packet->protocol == IPPROTO_HOPOPTS ||
-			 packet->protocol == IPPROTO_ROUTING ||
-			 packet->protocol == IPPROTO_DSTOPTS)
-			length = (option->hdrlen + 1) * 8;
-		else
-			return VERDICT_PASS;
-		packet->protocol = option->nexthdr;
-		packet->headers += length;
-		*cursor += length;
-	}
-	return VERDICT_NEXT;
-}
-
-static __always_inline enum verdict parse_ipv6(struct packet *packet, void **cursor)
-{
-	struct ipv6hdr *ip = *cursor;
-
-	if ((void *)(ip + 1) > packet->end || ip->version != 6)
+	if ((void *)(ip + 1) > frame->end || ip->version != 6)
 		return VERDICT_PASS;
-	packet->network = ip;
 	address_copy(&packet->source, &ip->saddr);
 	address_copy(&packet->destination, &ip->daddr);
 	packet->protocol = ip->nexthdr;
 	packet->ttl = ip->hop_limit;
 	packet->bytes = sizeof(*ip) + bpf_ntohs(ip->payload_len);
 	packet->headers = sizeof(*ip);
-	*cursor += sizeof(*ip);
-	if (__builtin_expect(ip->nexthdr != IPPROTO_TCP && ip->nexthdr != IPPROTO_UDP, 0) &&
-	    parse_extensions(packet, cursor))
-		return VERDICT_PASS;
 	return VERDICT_NEXT;
 }
 
-static __always_inline enum verdict parse_transport(struct packet *packet, void *cursor)
+/* Ports and flags. */
+static __always_inline enum verdict parse_transport(struct packet *packet, struct frame *frame)
 {
-	struct udphdr *udp = cursor;
-	__u8 flags = 0;
+	struct udphdr *udp;
 
-	if ((void *)(udp + 1) > packet->end)
+	frame->transport = frame->network + (RECALL(packet->headers) & OFFSET_MAX);
+	udp = frame->transport;
+	if ((void *)(udp + 1) > frame->end)
 		return VERDICT_PASS;
 	if (packet->protocol == IPPROTO_TCP) {
-		if (cursor + sizeof(struct tcphdr) > packet->end)
+		if (frame->transport + sizeof(struct tcphdr) > frame->end)
 			return VERDICT_PASS;
-		flags = ((__u8 *)cursor)[13];
-	} else if (packet->protocol != IPPROTO_UDP) {
-		return VERDICT_PASS;
+		packet->tcp_flags = ((__u8 *)frame->transport)[13];
+	} else {
+		packet->tcp_flags = 0;
 	}
-	packet->tcp_flags = forget(flags, packet->unknown, 255);
-	packet->protocol = forget(packet->protocol, packet->unknown, 255);
-	packet->headers = forget(packet->headers, packet->unknown, EXTENSION_BYTES_MAX);
-	udp = packet->network + packet->headers;
-	packet->transport = udp;
-	if ((void *)(udp + 1) > packet->end)
-		return VERDICT_PASS;
 	packet->source_port = udp->source;
 	packet->destination_port = udp->dest;
 	return VERDICT_NEXT;
 }
 
-/* Whether the lengths in the headers fit each other and the frame. */
-static __always_inline bool packet_sound(const struct packet *packet)
+/*
+ * IP and what is in it, if it is whole TCP or UDP right behind the IP header; VERDICT_UNUSUAL: for
+ * dissect.h.
+ */
+static __always_inline enum verdict parse(struct packet *packet, struct frame *frame, bool ipv6)
 {
-	__u32 network = ETH_HLEN + packet->vlan_tags * VLAN_TAG_BYTES;
+	enum verdict verdict;
 
-	if (network + packet->bytes > packet->frame)
+	packet->kind = KIND_WHOLE;
+	packet->ipv6 = ipv6;
+	verdict = ipv6 ? parse_ipv6(packet, frame) : parse_ipv4(packet, frame);
+	if (verdict)
+		return verdict;
+	if (__builtin_expect(packet->protocol != IPPROTO_TCP && packet->protocol != IPPROTO_UDP, 0))
+		return VERDICT_UNUSUAL;
+	return parse_transport(packet, frame);
+}
+
+/* Whether the lengths in the headers fit each other and the frame. */
+static __always_inline bool packet_sound(const struct packet *packet, const struct frame *frame)
+{
+	__u32 payload = packet->bytes - packet->headers, length;
+	const struct tcphdr *tcp = frame->transport;
+	const struct udphdr *udp = frame->transport;
+
+	if (packet->network + packet->bytes > packet->frame || packet->bytes < packet->headers)
 		return false;
-	if (packet->protocol == IPPROTO_TCP)
-		return packet->bytes >= packet->headers + sizeof(struct tcphdr);
-	return packet->bytes >= packet->headers + sizeof(struct udphdr);
+	if (__builtin_expect(packet->kind >= KIND_LATER_FRAGMENT, 0))
+		return true;
+	if (packet->protocol == IPPROTO_TCP) {
+		if ((void *)(tcp + 1) > frame->end)
+			return false;
+		length = tcp->doff * 4;
+		return length >= sizeof(*tcp) && length <= payload;
+	}
+	if ((void *)(udp + 1) > frame->end)
+		return false;
+	length = bpf_ntohs(udp->len);
+	return payload >= sizeof(*udp) && length >= sizeof(*udp) &&
+	       (length <= payload || packet->kind == KIND_FIRST_FRAGMENT);
 }
 
 #endif

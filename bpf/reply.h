@@ -43,12 +43,14 @@ static __always_inline bool reply_find_nat(const struct packet *packet, __u64 en
 static __always_inline bool reply_find_dnat(const struct packet *packet, __u64 endpoint, bool ipv6,
 					    const __u64 *secret, struct reply *reply)
 {
-	struct flow_tuple tuple;
+	struct flow_tuple *tuple = flow_tuple_get(FLOW_OF_PACKET);
 	struct flow_lines lines;
 
-	flow_tuple_make(&tuple, &packet->destination, packet->destination_port, 0, ipv6, secret);
-	lines = flow_reply_lines(tuple.word, endpoint, ipv6, secret);
-	if (!flow_match_either(lines, &tuple, FLOW_KEY_CLIENT, ipv6, &reply->flow))
+	if (!tuple)
+		return false;
+	flow_tuple_make(tuple, &packet->destination, packet->destination_port, 0, ipv6, secret);
+	lines = flow_reply_lines(tuple->word, endpoint, ipv6, secret);
+	if (!flow_find_either(FLOW_OF_PACKET, lines, FLOW_KEY_CLIENT, ipv6, &reply->flow))
 		return false;
 	reply->value = flow_read(reply->flow.slot, ipv6);
 	if (reply->value.port || reply->value.state == XLB_FLOW_CLAIMED)
@@ -58,7 +60,8 @@ static __always_inline bool reply_find_dnat(const struct packet *packet, __u64 e
 }
 
 /* Whether a packet that is not for a VIP is a reply. */
-static __always_inline bool reply_find(const struct packet *packet, bool ipv6, const __u64 *secret,
+static __always_inline bool reply_find(const struct packet *packet, const struct frame *frame,
+				       bool ipv6, const __u64 *secret,
 				       struct reply *ret_reply)
 {
 	__u64 word = xlb_address_word(&packet->source, ipv6 ? XLB_IPV6 : XLB_IPV4, secret);
@@ -66,7 +69,7 @@ static __always_inline bool reply_find(const struct packet *packet, bool ipv6, c
 
 	if (__builtin_expect(!filter_has(endpoint), 1))
 		return false;
-	if (!packet_sound(packet))
+	if (!packet_sound(packet, frame))
 		return false;
 	if (!reply_find_nat(packet, endpoint, ipv6, ret_reply) &&
 	    !reply_find_dnat(packet, endpoint, ipv6, secret, ret_reply))

@@ -11,17 +11,6 @@
 
 #include "packet.h"
 
-/*
- * What a packet is to say: who sent it and to whom, and what that adds to the sum of its addresses.
- */
-struct translation {
-	struct xlb_address source;
-	struct xlb_address destination;
-	__be16 source_port;
-	__be16 destination_port;
-	__u64 address_sum;	/* new addresses minus old ones, not folded */
-};
-
 /* The complement of an address's words: taken from a sum by adding it. */
 static __always_inline __u64 address_minus(const struct xlb_address *address, bool ipv6)
 {
@@ -52,12 +41,12 @@ static __always_inline __u16 checksum_adjust(__u16 checksum, __u64 sum)
 }
 
 /* One hop less to live, in the header and in *sum. */
-static __always_inline void ttl_decrease(struct packet *packet, __u64 *sum, bool ipv6)
+static __always_inline void ttl_decrease(void *network, __u64 *sum, bool ipv6)
 {
 	if (ipv6) {
-		((struct ipv6hdr *)packet->network)->hop_limit--;
+		((struct ipv6hdr *)network)->hop_limit--;
 	} else {
-		struct iphdr *ip = packet->network;
+		struct iphdr *ip = network;
 		__be16 *word = (__be16 *)&ip->ttl;
 
 		*sum += (__u16)~*word;
@@ -66,19 +55,30 @@ static __always_inline void ttl_decrease(struct packet *packet, __u64 *sum, bool
 	}
 }
 
-static __always_inline void translate_network(struct packet *packet,
-					      const struct translation *translation, bool ipv6)
+/* One hop less to live, and nothing else. */
+static __always_inline void ttl_only(void *network, bool ipv6)
+{
+	struct iphdr *ip = network;
+	__u64 sum = 0;
+
+	ttl_decrease(network, &sum, ipv6);
+	if (!ipv6)
+		ip->check = checksum_adjust(ip->check, sum);
+}
+
+static __always_inline void translate_network(void *network, const struct translation *translation,
+					      bool ipv6)
 {
 	__u64 sum = translation->address_sum;
 
-	ttl_decrease(packet, &sum, ipv6);
+	ttl_decrease(network, &sum, ipv6);
 	if (ipv6) {
-		struct ipv6hdr *ip = packet->network;
+		struct ipv6hdr *ip = network;
 
 		address_copy(&ip->saddr, &translation->source);
 		address_copy(&ip->daddr, &translation->destination);
 	} else {
-		struct iphdr *ip = packet->network;
+		struct iphdr *ip = network;
 
 		ip->saddr = translation->source.word[0];
 		ip->daddr = translation->destination.word[0];
@@ -87,32 +87,112 @@ static __always_inline void translate_network(struct packet *packet,
 }
 
 /*
- * TCP and UDP. A UDP checksum of 0 (none) stays, a computed 0 is sent as ffff (RFC 768, RFC 6936).
+ * Ports and checksum of TCP or UDP; false: not all there. A UDP checksum of 0 (none) stays, a
+ * computed 0 is sent as ffff (RFC 768, RFC 6936).
  */
-static __always_inline void translate(struct packet *packet, const struct translation *translation,
-				      bool ipv6)
+static __always_inline bool translate_transport(const struct packet *packet,
+						const struct frame *frame,
+						const struct translation *translation)
 {
-	__u32 *ports = packet->transport;
-	__u64 sum = translation->address_sum + (__u32)~*ports;
+	struct tcphdr *tcp = frame->transport;
+	struct udphdr *udp = frame->transport;
+	__u32 *ports = frame->transport;
+	__u64 sum = translation->address_sum;
 
-	translate_network(packet, translation, ipv6);
+	if ((void *)(udp + 1) > frame->end)
+		return false;
+	sum += (__u32)~*ports;
 	*ports = translation->source_port | (__u32)translation->destination_port << 16;
 	sum += *ports;
 	if (packet->protocol == IPPROTO_TCP) {
-		struct tcphdr *tcp = packet->transport;
+		if ((void *)(tcp + 1) > frame->end)
+			return false;
+		tcp->check = checksum_adjust(tcp->check, sum);
+	} else if (udp->check) {
+		__u16 check = checksum_adjust(udp->check, sum);
 
-		/* Known from parsing, but the verifier forgot which protocol it was. */
-		if ((void *)(tcp + 1) <= packet->end)
-			tcp->check = checksum_adjust(tcp->check, sum);
-	} else {
-		struct udphdr *udp = packet->transport;
-
-		if (udp->check) {
-			__u16 check = checksum_adjust(udp->check, sum);
-
-			udp->check = check ? check : 0xffff;
-		}
+		udp->check = check ? check : 0xffff;
 	}
+	return true;
+}
+
+/*
+ * An ICMP error: the packet that it quotes becomes what its sender had sent, and the error goes to
+ * that sender; its own source stays that of the router, or becomes the name that the quoted
+ * packet's receiver has for the sender. What the quote's headers change is taken into account in
+ * the error's checksum.
+ */
+static __always_inline bool translate_error(const struct packet *packet, void *data, void *end,
+					    const struct translation *translation, bool ipv6)
+{
+	__u16 *icmp = data + (packet->error & OFFSET_MAX);
+	void *quote = (void *)icmp + ICMP_HEADER;
+	void *outer = data + (packet->network & OFFSET_MAX);
+	__u32 *ports = quote + (packet->quote_headers & OFFSET_MAX);
+	struct udphdr *udp = (void *)ports;
+	struct tcphdr *tcp = (void *)ports;
+	struct iphdr *ip4 = outer;
+	struct ipv6hdr *ip6 = outer;
+	__u64 sum = 0, inner = translation->address_sum, total = 0;
+	bool from_quoted;
+
+	if (outer + sizeof(struct ipv6hdr) > end || quote + sizeof(struct iphdr) > end ||
+	    (void *)(udp + 1) > end)
+		return false;
+	/* The transport header: its sum changes the error's by what it does not take back itself. */
+	inner += (__u32)~*ports;
+	total += (__u32)~*ports;
+	*ports = translation->destination_port | (__u32)translation->source_port << 16;
+	inner += *ports;
+	total += *ports;
+	if (packet->protocol == IPPROTO_UDP && udp->check) {
+		__u16 check = checksum_adjust(udp->check, inner);
+
+		total += (__u16)~udp->check;
+		udp->check = check ? check : 0xffff;
+		total += udp->check;
+	} else if (packet->protocol == IPPROTO_TCP && (void *)(tcp + 1) <= end) {
+		total += (__u16)~tcp->check;
+		tcp->check = checksum_adjust(tcp->check, inner);
+		total += tcp->check;
+	}
+	if (ipv6) {
+		if (quote + sizeof(*ip6) > end)
+			return false;
+		address_copy(&((struct ipv6hdr *)quote)->saddr, &translation->destination);
+		address_copy(&((struct ipv6hdr *)quote)->daddr, &translation->source);
+		/* The quote's addresses, and those of the pseudo header of ICMPv6. */
+		total += translation->address_sum;
+		from_quoted = address_equal((void *)&ip6->saddr, &packet->source, true);
+		if (from_quoted)
+			address_copy(&ip6->saddr, &translation->source);
+		address_copy(&ip6->daddr, &translation->destination);
+		total += address_plus(&translation->destination, true) +
+			 address_minus(&packet->destination, true);
+		if (from_quoted)
+			total += address_plus(&translation->source, true) +
+				 address_minus(&packet->source, true);
+	} else {
+		struct iphdr *quoted = quote;
+
+		/* Its checksum takes back what the addresses change: nothing is added to `total`. */
+		quoted->saddr = translation->destination.word[0];
+		quoted->daddr = translation->source.word[0];
+		quoted->check = checksum_adjust(quoted->check, translation->address_sum);
+		sum = address_plus(&translation->destination, false) +
+		      address_minus(&packet->destination, false);
+		if (ip4->saddr == packet->source.word[0]) {
+			sum += address_plus(&translation->source, false) +
+			       address_minus(&packet->source, false);
+			ip4->saddr = translation->source.word[0];
+		}
+		ip4->daddr = translation->destination.word[0];
+	}
+	ttl_decrease(outer, &sum, ipv6);
+	if (!ipv6)
+		ip4->check = checksum_adjust(ip4->check, sum);
+	icmp[1] = checksum_adjust(icmp[1], total);
+	return true;
 }
 
 #endif

@@ -21,6 +21,7 @@
 
 #include "config.h"
 #include "count.h"
+#include "dissect.h"
 #include "hop.h"
 #include "maps.h"
 #include "packet.h"
@@ -33,14 +34,64 @@
 #define IPV4_TTL (ETH_HLEN + offsetof(struct iphdr, ttl))
 #define IPV6_HOP_LIMIT (ETH_HLEN + offsetof(struct ipv6hdr, hop_limit))
 
-static __always_inline void skb_begin(struct __sk_buff *skb, struct packet *packet)
+/* The parts of dissect.h. Returns an enum verdict. */
+__weak __noinline int tc_dissect(struct __sk_buff *skb)
 {
+	struct packet *packet = packet_get();
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+
+	if (!packet)
+		return VERDICT_PASS;
+	return packet->ipv6 ? dissect(packet, data, end, true) : dissect(packet, data, end, false);
+}
+
+/*
+ * Translates an ICMP error by packet.translation. Nobody has left its checksum to a device, so it
+ * is written in place. Returns 0, or -1: it is not all there.
+ */
+__weak __noinline int tc_translate_error(struct __sk_buff *skb)
+{
+	struct packet *packet = packet_get();
+	__u32 all = skb->len < OFFSET_MAX ? skb->len : OFFSET_MAX;
+	void *data, *end;
+	bool done;
+
+	if (!packet || bpf_skb_pull_data(skb, all))
+		return -1;
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	done = packet->ipv6 ?
+		       translate_error(packet, data, end, &packet->translation, true) :
+		       translate_error(packet, data, end, &packet->translation, false);
+	return done ? 0 : -1;
+}
+
+/* Headers that can be read, and what they say; VERDICT_PASS: nothing for us. */
+static __always_inline enum verdict skb_parse(struct __sk_buff *skb, struct packet *packet,
+					      struct frame *frame)
+{
+	enum verdict verdict;
+	__be16 type;
+	bool ipv6;
+
 	if ((void *)(long)skb->data + HEADERS_WANTED > (void *)(long)skb->data_end)
 		bpf_skb_pull_data(skb, skb->len < HEADERS_WANTED ? skb->len : HEADERS_WANTED);
-	packet->data = (void *)(long)skb->data;
-	packet->end = (void *)(long)skb->data_end;
+	frame->data = (void *)(long)skb->data;
+	frame->end = (void *)(long)skb->data_end;
 	packet->frame = skb->len;
-	packet->unknown = skb->hash;
+	type = parse_ethernet(packet, frame);
+	ipv6 = type == bpf_htons(ETH_P_IPV6);
+	if (packet->vlan_tags || (!ipv6 && type != bpf_htons(ETH_P_IP)))
+		return VERDICT_PASS;
+	verdict = ipv6 ? parse(packet, frame, true) : parse(packet, frame, false);
+	if (verdict != VERDICT_UNUSUAL)
+		return verdict;
+	verdict = tc_dissect(skb);
+	if (verdict)
+		return VERDICT_PASS;
+	frame->data = (void *)(long)skb->data;
+	frame->end = (void *)(long)skb->data_end;
+	return frame_find(frame, packet, ipv6) ? VERDICT_NEXT : VERDICT_PASS;
 }
 
 /* The sum that the change of addresses adds. */
@@ -81,9 +132,11 @@ static __always_inline void skb_decrease_ttl(struct __sk_buff *skb, const struct
 	}
 }
 
-/* Writes a translation into the packet. */
-static __always_inline bool skb_translate(struct __sk_buff *skb, const struct packet *packet,
-					  const struct translation *translation, bool ipv6)
+/* Ports and checksum of TCP or UDP, after the sum of the addresses has changed by so much. */
+static __always_inline bool skb_translate_transport(struct __sk_buff *skb,
+						    const struct packet *packet,
+						    const struct translation *translation,
+						    __s64 sum)
 {
 	__u32 before = packet->source_port | (__u32)packet->destination_port << 16;
 	__u32 after = translation->source_port | (__u32)translation->destination_port << 16;
@@ -92,32 +145,49 @@ static __always_inline bool skb_translate(struct __sk_buff *skb, const struct pa
 	__u32 check = transport + (udp ? offsetof(struct udphdr, check) :
 					 offsetof(struct tcphdr, check));
 	__u64 flags = udp ? BPF_F_MARK_MANGLED_0 : 0;
-	__s64 sum = skb_write_addresses(skb, packet, translation, ipv6);
 
-	if (sum < 0)
-		return false;
-	if (!ipv6 && bpf_l3_csum_replace(skb, IPV4_CHECK, 0, sum, 0))
-		return false;
 	return !bpf_l4_csum_replace(skb, check, 0, sum, flags | BPF_F_PSEUDO_HDR) &&
 	       !bpf_l4_csum_replace(skb, check, before, after, flags | sizeof(before)) &&
 	       !bpf_skb_store_bytes(skb, transport, &after, sizeof(after), 0);
 }
 
-static __always_inline int skb_count(const struct outcome *outcome, struct packet *packet,
+/* Writes a translation into the packet. */
+static __always_inline bool skb_translate(struct __sk_buff *skb, struct packet *packet,
+					  const struct translation *translation, bool ipv6)
+{
+	__s64 sum;
+
+	if (packet->kind == KIND_ERROR) {
+		packet->translation = *translation;
+		return !tc_translate_error(skb);
+	}
+	sum = skb_write_addresses(skb, packet, translation, ipv6);
+	if (sum < 0 || (!ipv6 && bpf_l3_csum_replace(skb, IPV4_CHECK, 0, sum, 0)))
+		return false;
+	if (packet->kind == KIND_LATER_FRAGMENT)
+		return true;
+	return skb_translate_transport(skb, packet, translation, sum);
+}
+
+static __always_inline int skb_count(struct packet *packet,
 				     enum verdict verdict, enum xlb_drop reason)
 {
 	packet->drop = reason;
-	count(outcome, packet, verdict);
+	if (packet->kind == KIND_FIRST_FRAGMENT)
+		fragment_remember(packet);
+	count(packet, verdict);
 	return verdict == VERDICT_DROP ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
-static __always_inline void outcome_of_reply(const struct reply *reply, bool ipv6,
-					     struct outcome *outcome)
+static __always_inline void outcome_of_reply(struct packet *packet, const struct reply *reply,
+					     bool ipv6)
 {
-	outcome->known_service = 1;
-	outcome->service = SERVICE_KEY(ipv6, reply->key.service);
-	outcome->backend = reply->value.backend;
-	outcome->to_client = 1;
+	packet->outcome = (struct outcome){
+		.known_service = 1,
+		.service = SERVICE_KEY(ipv6, reply->key.service),
+		.backend = reply->value.backend,
+		.to_client = 1,
+	};
 }
 
 /* The device towards the client; the uplink where the kernel does not say. */
@@ -139,49 +209,51 @@ static __always_inline __u32 skb_route(struct __sk_buff *skb, const struct packe
 }
 
 /* A reply that came in by a device without our XDP program. */
-static __always_inline int skb_restore(struct __sk_buff *skb, struct packet *packet, bool ipv6)
+static __always_inline int skb_restore(struct __sk_buff *skb, struct packet *packet,
+				       const struct frame *frame, bool ipv6)
 {
 	struct translation translation;
-	struct outcome outcome = {};
 	struct reply reply;
 	__u64 secret[2];
 	__u32 ifindex;
 
 	secret_get(secret);
-	if (!reply_find(packet, ipv6, secret, &reply) || packet->ttl <= 1)
+	if (!reply_find(packet, frame, ipv6, secret, &reply) || packet->ttl <= 1)
 		return TC_ACT_UNSPEC;
 	packet->now = tick_now();
-	outcome_of_reply(&reply, ipv6, &outcome);
+	outcome_of_reply(packet, &reply, ipv6);
 	reply_translation(packet, &reply, ipv6, &translation);
 	flow_touch(&reply.flow, reply.value, FLOW_BY_REPLY, packet, ipv6);
 	ifindex = skb_route(skb, packet, &translation, ipv6);
 	if (!ifindex)
-		return skb_count(&outcome, packet, VERDICT_DROP, XLB_DROP_NO_ROUTE);
+		return skb_count(packet, VERDICT_DROP, XLB_DROP_NO_ROUTE);
 	if (!skb_translate(skb, packet, &translation, ipv6))
-		return skb_count(&outcome, packet, VERDICT_DROP, XLB_DROP_EMIT_FAILED);
-	skb_decrease_ttl(skb, packet, ipv6);
-	skb_count(&outcome, packet, VERDICT_STACK, XLB_DROP_NONE);
+		return skb_count(packet, VERDICT_DROP, XLB_DROP_EMIT_FAILED);
+	/* An error's has gone down with the rest of it. */
+	if (packet->kind != KIND_ERROR)
+		skb_decrease_ttl(skb, packet, ipv6);
+	skb_count(packet, VERDICT_STACK, XLB_DROP_NONE);
 	return bpf_redirect_neigh(ifindex, NULL, 0, 0);
 }
 
 /* A reply of this node's own on its way out: only the VIP has to be put in. */
-static __always_inline int skb_rename(struct __sk_buff *skb, struct packet *packet, bool ipv6)
+static __always_inline int skb_rename(struct __sk_buff *skb, struct packet *packet,
+				      const struct frame *frame, bool ipv6)
 {
 	struct translation translation;
-	struct outcome outcome = {};
 	struct reply reply;
 	__u64 secret[2];
 
 	secret_get(secret);
-	if (!reply_find(packet, ipv6, secret, &reply) || reply.value.port)
+	if (!reply_find(packet, frame, ipv6, secret, &reply) || reply.value.port)
 		return TC_ACT_UNSPEC;
 	packet->now = tick_now();
-	outcome_of_reply(&reply, ipv6, &outcome);
+	outcome_of_reply(packet, &reply, ipv6);
 	reply_translation(packet, &reply, ipv6, &translation);
 	flow_touch(&reply.flow, reply.value, FLOW_BY_REPLY, packet, ipv6);
 	if (!skb_translate(skb, packet, &translation, ipv6))
-		return skb_count(&outcome, packet, VERDICT_DROP, XLB_DROP_EMIT_FAILED);
-	return skb_count(&outcome, packet, VERDICT_LOCAL, XLB_DROP_NONE);
+		return skb_count(packet, VERDICT_DROP, XLB_DROP_EMIT_FAILED);
+	return skb_count(packet, VERDICT_LOCAL, XLB_DROP_NONE);
 }
 
 /* The note of XDP, if there is one: the device to send to; 0: none. */
@@ -194,49 +266,31 @@ static __always_inline __u32 note_read(struct __sk_buff *skb)
 	return note->ifindex;
 }
 
-static __always_inline enum verdict skb_parse(struct packet *packet, bool *ret_ipv6)
-{
-	enum verdict verdict;
-	void *cursor;
-	__be16 type = parse_ethernet(packet, &cursor);
-
-	if (packet->vlan_tags)
-		return VERDICT_PASS;
-	*ret_ipv6 = type == bpf_htons(ETH_P_IPV6);
-	if (*ret_ipv6)
-		verdict = parse_ipv6(packet, &cursor);
-	else if (type == bpf_htons(ETH_P_IP))
-		verdict = parse_ipv4(packet, &cursor);
-	else
-		return VERDICT_PASS;
-	return verdict ? verdict : parse_transport(packet, cursor);
-}
-
 SEC("tc")
 int xlb_ingress(struct __sk_buff *skb)
 {
-	struct packet packet = {};
+	struct packet *packet = packet_get();
 	__u32 ifindex = note_read(skb);
-	bool ipv6;
+	struct frame frame;
 
 	if (ifindex)
 		return bpf_redirect_neigh(ifindex, NULL, 0, 0);
-	skb_begin(skb, &packet);
-	if (skb_parse(&packet, &ipv6))
+	if (!packet || skb_parse(skb, packet, &frame))
 		return TC_ACT_UNSPEC;
-	return ipv6 ? skb_restore(skb, &packet, true) : skb_restore(skb, &packet, false);
+	return packet->ipv6 ? skb_restore(skb, packet, &frame, true) :
+			      skb_restore(skb, packet, &frame, false);
 }
 
 SEC("tc")
 int xlb_egress(struct __sk_buff *skb)
 {
-	struct packet packet = {};
-	bool ipv6;
+	struct packet *packet = packet_get();
+	struct frame frame;
 
-	skb_begin(skb, &packet);
-	if (skb_parse(&packet, &ipv6))
+	if (!packet || skb_parse(skb, packet, &frame))
 		return TC_ACT_UNSPEC;
-	return ipv6 ? skb_rename(skb, &packet, true) : skb_rename(skb, &packet, false);
+	return packet->ipv6 ? skb_rename(skb, packet, &frame, true) :
+			      skb_rename(skb, packet, &frame, false);
 }
 
 char _license[] SEC("license") = "GPL";

@@ -2,60 +2,137 @@
 /*
  * The walk of a packet through xlb, from top to bottom:
  *
- * 	parse -> service -> flow -> backend -> translate -> next hop -> emit
- * 	            |         |
- * 	            |         no flow: choose a backend, begin one; nobody there: refuse
+ * 	parse -> service -> admit -> flow or ring -> backend -> next hop -> rewrite -> emit
+ * 	            |                    |
+ * 	            |                    no flow: choose a backend, begin one; nobody there: refuse
  * 	            no service: a reply? translate it back; else not ours: it leaves as it came
  *
  * and one exit, finish(), that answers, counts and turns the verdict into an XDP action. The parts
  * are in the headers, one for each step. Every function of the walk is inlined twice, for IPv4 and
- * IPv6, with `ipv6` a constant; what is rare (a new flow, a look-up of routes, an answer) is a
- * function of its own and off the path.
+ * IPv6, with `ipv6` a constant; what is rare (fragments, ICMP, a new flow, a look-up of routes, a
+ * tunnel, an answer) is a function of its own and off the path.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "admit.h"
 #include "answer.h"
 #include "choose.h"
 #include "config.h"
 #include "count.h"
+#include "dissect.h"
 #include "flow.h"
 #include "flow_change.h"
 #include "flow_open.h"
 #include "hop.h"
 #include "maps.h"
+#include "mss.h"
 #include "packet.h"
 #include "reply.h"
 #include "rewrite.h"
 #include "service.h"
+#include "tunnel.h"
 
 const volatile struct xlb_config cfg = {};
 
-static __always_inline enum verdict dropped(struct packet *packet, enum xlb_drop reason)
+/* What the walk found out about a packet that goes to a backend. */
+struct course {
+	struct xlb_backend *backend;
+	union xlb_flow_value value;	/* of its flow; without one: backend and forward */
+};
+
+/* ---- parts that are rare, as functions that the verifier looks at once ---- */
+
+/* The parts of dissect.h. Returns an enum verdict. */
+__weak __noinline int xdp_dissect(struct xdp_md *ctx)
 {
-	packet->drop = reason;
-	return VERDICT_DROP;
+	struct packet *packet = packet_get();
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+
+	if (!packet)
+		return VERDICT_PASS;
+	return packet->ipv6 ? dissect(packet, data, end, true) : dissect(packet, data, end, false);
+}
+
+/* Translates an ICMP error by packet.translation. Returns 0, or -1: it is not all there. */
+__weak __noinline int xdp_translate_error(struct xdp_md *ctx)
+{
+	struct packet *packet = packet_get();
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	bool done;
+
+	if (!packet)
+		return -1;
+	done = packet->ipv6 ?
+		       translate_error(packet, data, end, &packet->translation, true) :
+		       translate_error(packet, data, end, &packet->translation, false);
+	return done ? 0 : -1;
+}
+
+/* Lowers the MSS of a SYN as its service wants. */
+__weak __noinline int xdp_lower_mss(struct xdp_md *ctx, __u32 service)
+{
+	struct xlb_service_options *options = bpf_map_lookup_elem(&service_options, &service);
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct packet *packet = packet_get();
+
+	if (options && options->mss && packet)
+		mss_lower(packet, data, end, options->mss);
+	return 0;
 }
 
 #define HOP_IPV6 (1ull << 32)	/* beside an ifindex, where arguments are few */
-
-/* A flow that goes to a backend. */
-struct course {
-	struct flow_tuple tuple;
-	struct xlb_backend *backend;
-	union xlb_flow_value value;
-};
+/* Whose next hop it is: a backend's (by id), or a client's (by slot of `neighbours`). */
+#define HOP_CLIENT (1ull << 33)
 
 /*
- * Whether a backend still takes packets of a flow that it has: looked up in bits, for one branch.
+ * The look-up of the next hop number `which`, with HOP_CLIENT and HOP_IPV6, on the way that
+ * packet.translation says; `fallback`: see hop_refresh().
  */
-static __always_inline bool backend_keeps(const struct xlb_backend *backend, __u8 protocol)
+__weak __noinline int hop_look_up(struct xdp_md *ctx, __u64 which, __u32 fallback)
 {
-	__u32 states = 1 << XLB_BACKEND_ACTIVE | 1 << XLB_BACKEND_DRAINING;
+	struct packet *packet = packet_get();
+	struct xlb_neighbour *neighbour;
+	struct xlb_backend *backend;
+	struct xlb_next_hop *next;
+	__u32 id = which;
 
-	states |= (protocol == IPPROTO_TCP) << XLB_BACKEND_DOWN;
-	return states >> (backend->state & 7) & 1;
+	if (!packet)
+		return 0;
+	if (which & HOP_CLIENT) {
+		neighbour = bpf_map_lookup_elem(&neighbours, &id);
+		if (!neighbour)
+			return 0;
+		next = &neighbour->next_hop;
+	} else {
+		backend = backend_get(id);
+		if (!backend)
+			return 0;
+		next = &backend->next_hop;
+	}
+	hop_refresh(ctx, next, &packet->translation, packet->protocol, packet->now,
+		    ctx->ingress_ifindex, fallback, which & HOP_IPV6);
+	return 0;
+}
+
+/* ---- the walk ---- */
+
+/* Makes sure that a next hop was looked up within this tick. */
+static __always_inline void hop_freshen(struct xdp_md *ctx, struct packet *packet,
+					struct xlb_next_hop *next, __u64 which, __u32 fallback,
+					const struct translation *translation, bool ipv6)
+{
+	if (__builtin_expect(*(volatile __u32 *)&next->checked == packet->now, 1))
+		return;
+	packet->translation.source.word[0] = translation->source.word[0];
+	packet->translation.destination.word[0] = translation->destination.word[0];
+	if (ipv6) {
+		address_copy(&packet->translation.source, &translation->source);
+		address_copy(&packet->translation.destination, &translation->destination);
+		which |= HOP_IPV6;
+	}
+	hop_look_up(ctx, which, fallback);
 }
 
 /* Whether a client begins anew on the tuple of a flow that is over, or nearly. */
@@ -66,13 +143,18 @@ static __always_inline bool flow_restarts(union xlb_flow_value value, const stru
 }
 
 /* The backend that the packet's flow began on, if there is such a flow and it still serves. */
-static __always_inline bool course_known(struct packet *packet, const __u64 *secret, bool ipv6,
-					 struct course *course)
+static __always_inline bool course_known(struct packet *packet, const struct service_ref *service,
+					 const __u64 *secret, bool ipv6, struct course *course)
 {
-	struct flow_lines lines = flow_client_lines(&course->tuple, ipv6, secret);
+	struct flow_tuple *tuple = flow_tuple_get(FLOW_OF_PACKET);
+	struct flow_lines lines;
 	struct flow_ref flow;
 
-	if (!flow_match_either(lines, &course->tuple, FLOW_KEY_ALL, ipv6, &flow))
+	if (!tuple)
+		return false;
+	flow_tuple_make(tuple, &packet->source, packet->source_port, service->id, ipv6, secret);
+	lines = flow_client_lines(tuple, ipv6, secret);
+	if (!flow_find_either(FLOW_OF_PACKET, lines, FLOW_KEY_ALL, ipv6, &flow))
 		return false;
 	course->value = flow_read(flow.slot, ipv6);
 	if (course->value.state == XLB_FLOW_CLAIMED)
@@ -89,60 +171,73 @@ static __always_inline bool course_known(struct packet *packet, const __u64 *sec
 	return true;
 }
 
-/* Whether a packet without a flow may begin one; if not, what becomes of it. */
-static __always_inline enum verdict may_begin(struct packet *packet,
-					      const struct service_ref *service)
-{
-	if (packet->protocol == IPPROTO_TCP && !(packet->tcp_flags & TCP_SYN)) {
-		if (packet->tcp_flags & TCP_RST)
-			return dropped(packet, XLB_DROP_NO_FLOW);
-		/*
-		 * Only where the backend follows from the packet, and knows its client, can it be
-		 * picked up again.
-		 */
-		if (service->target.forward != XLB_FORWARD_DNAT ||
-		    service->target.scheduler != XLB_SCHEDULER_MAGLEV)
-			return VERDICT_REFUSE;
-	}
-	return service->target.ring_size ? VERDICT_NEXT : VERDICT_REFUSE;
-}
-
 /* Chooses a backend and begins a flow on it. */
 static __always_inline enum verdict course_begin(struct packet *packet,
 						 const struct service_ref *service, bool ipv6,
 						 struct course *course)
 {
-	enum verdict verdict = may_begin(packet, service);
 	struct flow_request *request;
 	__u32 zero = 0;
 	int reason;
 
-	if (verdict)
-		return verdict;
-	request = bpf_map_lookup_elem(&scratch, &zero);
+	if (packet->kind == KIND_ERROR)
+		return VERDICT_PASS;
+	request = bpf_map_lookup_elem(&requests, &zero);
 	if (!request)
 		return dropped(packet, XLB_DROP_FLOWS_FULL);
-	request->tuple.key = course->tuple.key;
-	request->tuple.word = course->tuple.word;
-	request->client.word[0] = packet->source.word[0];
-	if (ipv6) {
-		address_copy(&request->tuple.client, &packet->source);
-		address_copy(&request->client, &packet->source);
-	}
 	request->service = *service;
-	request->client_port = packet->source_port;
-	request->protocol = packet->protocol;
-	request->now = packet->now;
 	reason = flow_new(ipv6);
+	if (reason == FLOW_REFUSED) {
+		if (packet->tcp_flags & TCP_RST)
+			return dropped(packet, XLB_DROP_NO_FLOW);
+		return answered(packet, ANSWER_REFUSED);
+	}
 	if (reason)
 		return dropped(packet, reason);
 	course->value.word = request->backend;
 	course->value.port = request->port;
+	course->value.forward = request->forward;
 	course->backend = backend_get(request->backend);
 	return course->backend ? VERDICT_NEXT : dropped(packet, XLB_DROP_BAD_RING);
 }
 
-/* What the backend is to see. */
+/* The backend that the ring names, where that is all that there is to know. */
+static __always_inline bool course_ring(const struct packet *packet,
+					const struct service_ref *service, bool ipv6,
+					struct course *course)
+{
+	union xlb_service_target target = service->target;
+	__u32 entry = ring_read(target, ring_slot(target, ring_hash(packet, target.scheduler,
+								    ipv6)));
+
+	if (__builtin_expect(!target.ring_size || !entry || entry & XLB_RING_MOVED, 0))
+		return false;
+	course->value.word = entry;
+	course->value.forward = target.forward;
+	course->backend = backend_get(entry);
+	return course->backend;
+}
+
+/* The backend of a packet for a service. */
+static __always_inline enum verdict course_find(struct packet *packet,
+						const struct service_ref *service,
+						const __u64 *secret, bool ipv6,
+						struct course *course)
+{
+	enum verdict verdict;
+
+	if (service->target.stateless && course_ring(packet, service, ipv6, course)) {
+		packet->outcome.new_flow = (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+		return VERDICT_NEXT;
+	}
+	if (course_known(packet, service, secret, ipv6, course))
+		return VERDICT_NEXT;
+	verdict = course_begin(packet, service, ipv6, course);
+	packet->outcome.new_flow = !verdict;
+	return verdict;
+}
+
+/* What the backend is to see; of tunnels, in the outer header. */
 static __always_inline void course_translation(const struct packet *packet,
 					       const struct course *course, bool ipv6,
 					       struct translation *translation)
@@ -169,169 +264,184 @@ static __always_inline void course_translation(const struct packet *packet,
 		translation->source.word[0] = backend->source.word[0];
 }
 
-/* Whose next hop it is: a backend's (by id), or a client's (by slot of `neighbours`). */
-#define HOP_CLIENT (1ull << 33)
-
-/* What the look-up of a next hop takes besides numbers; per CPU. */
-struct hop_request {
-	struct translation translation;
-	__u32 now;
-	__u32 protocol;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct hop_request);
-} hop_requests SEC(".maps") __weak;
-
-/*
- * The look-up, as a function of its own: of the next hop number `which`, with HOP_CLIENT and
- * HOP_IPV6; `fallback`: see hop_refresh().
- */
-__weak __noinline int hop_look_up(struct xdp_md *ctx, __u64 which, __u32 fallback)
+/* Whether a packet, with what is put in front of it, is more than a link takes. */
+static __always_inline bool hop_overflows(const struct packet *packet,
+					  const struct xlb_next_hop *next, __u32 added)
 {
-	__u32 zero = 0, id = which;
-	struct hop_request *request = bpf_map_lookup_elem(&hop_requests, &zero);
-	struct xlb_neighbour *neighbour;
-	struct xlb_backend *backend;
-	struct xlb_next_hop *next;
+	__u32 mtu = *(volatile __u16 *)&next->mtu;
 
-	if (!request)
-		return 0;
-	if (which & HOP_CLIENT) {
-		neighbour = bpf_map_lookup_elem(&neighbours, &id);
-		if (!neighbour)
-			return 0;
-		next = &neighbour->next_hop;
-	} else {
-		backend = backend_get(id);
-		if (!backend)
-			return 0;
-		next = &backend->next_hop;
-	}
-	hop_refresh(ctx, next, &request->translation, request->protocol, request->now,
-		    ctx->ingress_ifindex, fallback, which & HOP_IPV6);
-	return 0;
+	return __builtin_expect(mtu && packet->bytes + added > mtu, 0);
 }
 
-/* Makes sure that a next hop was looked up within this tick. */
-static __always_inline void hop_freshen(struct xdp_md *ctx, const struct packet *packet,
-					struct xlb_next_hop *next, __u64 which, __u32 fallback,
-					const struct translation *translation, bool ipv6)
+/* What becomes of a packet that does not fit. */
+static __always_inline enum verdict too_big(struct packet *packet,
+					    const struct xlb_next_hop *next, __u32 added)
 {
-	struct hop_request *request;
-	__u32 zero = 0;
+	packet->mtu = next->mtu - added;
+	if (packet->kind >= KIND_LATER_FRAGMENT)
+		return dropped(packet, XLB_DROP_TOO_BIG);
+	return answered(packet, ANSWER_TOO_BIG);
+}
 
-	if (__builtin_expect(*(volatile __u32 *)&next->checked == packet->now, 1))
-		return;
-	request = bpf_map_lookup_elem(&hop_requests, &zero);
-	if (!request)
-		return;
-	request->now = packet->now;
-	request->protocol = packet->protocol;
-	request->translation.source.word[0] = translation->source.word[0];
-	request->translation.destination.word[0] = translation->destination.word[0];
-	if (ipv6) {
-		address_copy(&request->translation.source, &translation->source);
-		address_copy(&request->translation.destination, &translation->destination);
-		which |= HOP_IPV6;
+/* Translates the packet in place. */
+static __always_inline bool translate(struct xdp_md *ctx, struct packet *packet,
+				      struct frame *frame, const struct translation *translation,
+				      bool ipv6)
+{
+	if (__builtin_expect(packet->kind == KIND_ERROR, 0)) {
+		packet->translation = *translation;
+		return !xdp_translate_error(ctx);
 	}
-	hop_look_up(ctx, which, fallback);
+	translate_network(frame->network, translation, ipv6);
+	if (__builtin_expect(packet->kind == KIND_LATER_FRAGMENT, 0))
+		return true;
+	return translate_transport(packet, frame, translation);
+}
+
+/* To a backend that answers the client itself. */
+static __always_inline enum verdict serve_direct(struct xdp_md *ctx, struct packet *packet,
+						 struct frame *frame, const struct course *course,
+						 bool ipv6)
+{
+	struct xlb_backend *backend = course->backend;
+	struct translation way;
+	__u32 added = tunnel_bytes(backend, course->value.forward);
+
+	address_copy(&way.destination, &backend->address);
+	address_copy(&way.source, &backend->source);
+	hop_freshen(ctx, packet, &backend->next_hop, course->value.backend, backend->ifindex, &way,
+		    backend->family == XLB_IPV6);
+	if (hop_overflows(packet, &backend->next_hop, added))
+		return too_big(packet, &backend->next_hop, added);
+	ttl_only(frame->network, ipv6);
+	if (added && encapsulate(ctx, course->value.backend, course->value.forward))
+		return dropped(packet, XLB_DROP_EMIT_FAILED);
+	return emit(ctx, packet, hop_current(&backend->next_hop));
+}
+
+/* To a backend that answers through us. */
+static __always_inline enum verdict serve_translated(struct xdp_md *ctx, struct packet *packet,
+						     struct frame *frame,
+						     const struct course *course, bool ipv6)
+{
+	struct xlb_backend *backend = course->backend;
+	struct translation translation;
+
+	course_translation(packet, course, ipv6, &translation);
+	hop_freshen(ctx, packet, &backend->next_hop, course->value.backend, backend->ifindex,
+		    &translation, ipv6);
+	if (hop_overflows(packet, &backend->next_hop, 0))
+		return too_big(packet, &backend->next_hop, 0);
+	if (!translate(ctx, packet, frame, &translation, ipv6))
+		return dropped(packet, XLB_DROP_EMIT_FAILED);
+	return emit(ctx, packet, hop_current(&backend->next_hop));
 }
 
 /* A packet for a VIP. */
 static __always_inline enum verdict serve(struct xdp_md *ctx, struct packet *packet,
-					  const struct service_ref *service, const __u64 *secret,
-					  bool ipv6, struct outcome *outcome)
+					  struct frame *frame, const struct service_ref *service,
+					  const __u64 *secret, bool ipv6)
 {
-	struct translation translation;
 	struct course course;
 	enum verdict verdict;
 
-	if (packet->ttl <= 1)
-		return VERDICT_PASS;
-	outcome->known_service = 1;
-	outcome->service = SERVICE_KEY(ipv6, service->id);
-	if (!packet_sound(packet))
-		return dropped(packet, XLB_DROP_MALFORMED);
+	packet->outcome.known_service = 1;
+	packet->outcome.service = SERVICE_KEY(ipv6, service->id);
 	packet->now = tick_now();
-	flow_tuple_make(&course.tuple, &packet->source, packet->source_port, service->id, ipv6,
-			secret);
-	if (!course_known(packet, secret, ipv6, &course)) {
-		verdict = course_begin(packet, service, ipv6, &course);
-		if (verdict)
-			return verdict;
-		outcome->new_flow = 1;
-	}
-	outcome->backend = course.value.backend;
-	course_translation(packet, &course, ipv6, &translation);
-	hop_freshen(ctx, packet, &course.backend->next_hop, course.value.backend,
-		    course.backend->ifindex, &translation, ipv6);
-	translate(packet, &translation, ipv6);
-	return emit(ctx, packet, hop_current(&course.backend->next_hop));
+	verdict = admit(packet, frame, service, ipv6);
+	if (verdict)
+		return verdict;
+	verdict = course_find(packet, service, secret, ipv6, &course);
+	if (verdict)
+		return verdict;
+	packet->outcome.backend = course.value.backend;
+	if (packet->tcp_flags & TCP_SYN)
+		xdp_lower_mss(ctx, packet->outcome.service);
+	if (course.value.forward > XLB_FORWARD_DNAT)
+		return serve_direct(ctx, packet, frame, &course, ipv6);
+	return serve_translated(ctx, packet, frame, &course, ipv6);
 }
 
 /* A packet that is not for a VIP: a backend's reply, or not ours. */
 static __always_inline enum verdict restore(struct xdp_md *ctx, struct packet *packet,
-					    const __u64 *secret, bool ipv6,
-					    struct outcome *outcome)
+					    struct frame *frame, const __u64 *secret, bool ipv6)
 {
 	struct translation translation;
 	struct xlb_next_hop *next;
 	struct reply reply;
 	__u32 slot;
 
-	if (!reply_find(packet, ipv6, secret, &reply) || packet->ttl <= 1)
+	if (!reply_find(packet, frame, ipv6, secret, &reply) || packet->ttl <= 1)
 		return VERDICT_PASS;
 	packet->now = tick_now();
-	outcome->known_service = 1;
-	outcome->service = SERVICE_KEY(ipv6, reply.key.service);
-	outcome->backend = reply.value.backend;
-	outcome->to_client = 1;
+	packet->outcome.known_service = 1;
+	packet->outcome.service = SERVICE_KEY(ipv6, reply.key.service);
+	packet->outcome.backend = reply.value.backend;
+	packet->outcome.to_client = 1;
 	reply_translation(packet, &reply, ipv6, &translation);
 	flow_touch(&reply.flow, reply.value, FLOW_BY_REPLY, packet, ipv6);
 	next = neighbour_get(&translation.destination, ipv6, &slot);
 	if (!next)
 		return dropped(packet, XLB_DROP_NO_ROUTE);
 	hop_freshen(ctx, packet, next, slot | HOP_CLIENT, 0, &translation, ipv6);
-	translate(packet, &translation, ipv6);
+	if (hop_overflows(packet, next, 0))
+		return too_big(packet, next, 0);
+	if (packet->tcp_flags & TCP_SYN)
+		xdp_lower_mss(ctx, packet->outcome.service);
+	if (!translate(ctx, packet, frame, &translation, ipv6))
+		return dropped(packet, XLB_DROP_EMIT_FAILED);
 	return emit(ctx, packet, hop_current(next));
 }
 
-static __always_inline enum verdict walk(struct xdp_md *ctx, struct packet *packet, void *cursor,
-					 bool ipv6, struct outcome *outcome)
+/* Takes apart what is not whole TCP or UDP, and finds the pointers into the frame again. */
+static __always_inline enum verdict parse_unusual(struct xdp_md *ctx, struct frame *frame)
+{
+	enum verdict verdict = xdp_dissect(ctx);
+
+	frame->data = (void *)(long)ctx->data;
+	frame->end = (void *)(long)ctx->data_end;
+	return verdict;
+}
+
+static __always_inline enum verdict walk(struct xdp_md *ctx, struct packet *packet,
+					 struct frame *frame, bool ipv6)
 {
 	struct service_ref service;
-	__u64 secret[2];
 	enum verdict verdict;
+	__u64 secret[2];
 
-	verdict = ipv6 ? parse_ipv6(packet, &cursor) : parse_ipv4(packet, &cursor);
+	verdict = parse(packet, frame, ipv6);
+	if (__builtin_expect(verdict == VERDICT_UNUSUAL, 0))
+		verdict = parse_unusual(ctx, frame);
 	if (verdict)
 		return verdict;
-	verdict = parse_transport(packet, cursor);
-	if (verdict)
-		return verdict;
+	if (!frame_find(frame, packet, ipv6))
+		return VERDICT_PASS;
 	secret_get(secret);
-	if (service_find(&packet->destination, packet->destination_port, packet->protocol, ipv6,
-			 secret, &service))
-		return serve(ctx, packet, &service, secret, ipv6, outcome);
-	return restore(ctx, packet, secret, ipv6, outcome);
+	if (service_find(packet, ipv6, secret, &service))
+		return serve(ctx, packet, frame, &service, secret, ipv6);
+	return restore(ctx, packet, frame, secret, ipv6);
 }
 
 /* The one exit. */
-static __always_inline int finish(struct xdp_md *ctx, struct packet *packet, bool ipv6,
-				  enum verdict verdict, struct outcome *outcome)
+static __always_inline int finish(struct xdp_md *ctx, struct packet *packet)
 {
+	enum verdict verdict = RECALL(packet->verdict);
+
 	if (verdict == VERDICT_PASS)
 		return XDP_PASS;
-	if (__builtin_expect(verdict == VERDICT_REFUSE, 0) && refuse(ctx, packet, ipv6))
-		verdict = dropped(packet, XLB_DROP_ANSWER_FAILED);
-	count(outcome, packet, verdict);
+	if (__builtin_expect(verdict == VERDICT_ANSWER, 0)) {
+		int result = answer(ctx);
+
+		if (result)
+			verdict = dropped(packet, answer_drop(packet, result));
+	}
+	if (__builtin_expect(packet->kind == KIND_FIRST_FRAGMENT, 0))
+		fragment_remember(packet);
+	count(packet, verdict);
 	switch (verdict) {
 	case VERDICT_TX:
-	case VERDICT_REFUSE:
+	case VERDICT_ANSWER:
 		return XDP_TX;
 	case VERDICT_REDIRECT:
 		return XDP_REDIRECT;
@@ -346,27 +456,27 @@ static __always_inline int finish(struct xdp_md *ctx, struct packet *packet, boo
 SEC("xdp")
 int xlb(struct xdp_md *ctx)
 {
-	struct packet packet = {
+	struct frame frame = {
 		.data = (void *)(long)ctx->data,
 		.end = (void *)(long)ctx->data_end,
-		.frame = ctx->data_end - ctx->data,
-		.unknown = ctx->rx_queue_index,
 	};
-	struct outcome outcome = {};
+	struct packet *packet = packet_get();
 	enum verdict verdict;
-	void *cursor;
 	__be16 type;
 
-	type = parse_ethernet(&packet, &cursor);
-	if (type == bpf_htons(ETH_P_IP)) {
-		verdict = walk(ctx, &packet, cursor, false, &outcome);
-		return finish(ctx, &packet, false, verdict, &outcome);
-	}
-	if (type == bpf_htons(ETH_P_IPV6)) {
-		verdict = walk(ctx, &packet, cursor, true, &outcome);
-		return finish(ctx, &packet, true, verdict, &outcome);
-	}
-	return XDP_PASS;
+	if (!packet)
+		return XDP_PASS;
+	packet->frame = ctx->data_end - ctx->data;
+	packet->outcome = (struct outcome){};
+	type = parse_ethernet(packet, &frame);
+	if (type == bpf_htons(ETH_P_IP))
+		verdict = walk(ctx, packet, &frame, false);
+	else if (type == bpf_htons(ETH_P_IPV6))
+		verdict = walk(ctx, packet, &frame, true);
+	else
+		return XDP_PASS;
+	packet->verdict = verdict;
+	return finish(ctx, packet);
 }
 
 char _license[] SEC("license") = "GPL";

@@ -44,7 +44,7 @@ enum xlb_family {
 	XLB_IPV6 = 6,
 };
 
-/* How a packet gets to its backend. Fits in 4 bits. */
+/* How a packet gets to its backend. Fits in 3 bits. */
 enum xlb_forward {
 	/* source and destination translated; replies come back through this node */
 	XLB_FORWARD_NAT = 0,
@@ -360,7 +360,8 @@ union xlb_flow_value {
 	struct {
 		__u64 backend : 24;
 		__u64 state : 4;	/* enum xlb_flow_state */
-		__u64 forward : 4;	/* enum xlb_forward: as when it began */
+		__u64 forward : 3;	/* enum xlb_forward: as when it began */
+		__u64 counted : 1;	/* in its backend's `load` */
 		/* nat: source port towards the backend, host order; dnat: 0 */
 		__u64 port : 16;
 		__u64 seen : 16;	/* tick of the last packet, modulo 2^16 */

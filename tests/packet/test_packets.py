@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP, IPOption_RR
-from scapy.layers.inet6 import (ICMPv6DestUnreach, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment,
-                                IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, PadN)
+from scapy.layers.inet6 import (ICMPv6DestUnreach, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop,
+                                IPv6ExtHdrRouting, PadN)
 from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
 from scapy.packet import Raw
 
@@ -128,10 +128,6 @@ NOT_OURS = {
     "ICMP echo to the VIP": frame(CLIENT, VIP, ICMP()),
     "ICMP error to the VIP": frame(CLIENT, VIP, ICMP(type=3, code=4) /
                                    IP(src=VIP, dst=CLIENT) / TCP(sport=80)),
-    "first fragment": bytes(Ether() / IP(src=CLIENT, dst=VIP, flags="MF") / TCP(dport=80)),
-    "later fragment": bytes(Ether() / IP(src=CLIENT, dst=VIP, frag=10, proto=6) / Raw(b"x" * 40)),
-    "IPv6 fragment": bytes(Ether() / IPv6(src=CLIENT6, dst=VIP6) / IPv6ExtHdrFragment(m=1) /
-                           TCP(dport=80)),
     "longer IPv6 chain than is walked": frame(
         CLIENT6, VIP6, TCP(dport=80), extra=[IPv6ExtHdrDestOpt(options=[PadN(optdata=b"\0" * 4)])
                                              for _ in range(5)]),
@@ -142,8 +138,6 @@ NOT_OURS = {
     "IPv4 header length under 20": bytes(Ether() / IP(src=CLIENT, dst=VIP, ihl=4, proto=6) /
                                          TCP(dport=80)),
     "Ethernet alone": bytes(Ether(type=0x0800)),
-    "TTL 1": frame(CLIENT, VIP, TCP(dport=80, flags="S"), ttl=1),
-    "hop limit 1": frame(CLIENT6, VIP6, TCP(dport=80, flags="S"), ttl=1),
     "SCTP to the VIP": bytes(Ether() / IP(src=CLIENT, dst=VIP, proto=132) / Raw(b"\0" * 40)),
 }
 
@@ -203,15 +197,14 @@ def test_refused_tcp(service, how, net, link, flags, sequence, acknowledgment, e
 
 @pytest.mark.parametrize("how,net,link", REFUSALS, ids=["-".join(row) for row in REFUSALS])
 def test_refused_udp(service, how, net, link):
-    """ICMP port unreachable from the VIP, quoting the header and 8 bytes."""
+    """ICMP port unreachable from the VIP, quoting the packet."""
     family, extra = NETWORKS[net]
     client, vip = network(family, CLIENT, CLIENT6), network(family, VIP, VIP6)
     service(vip_text(family, 80, "udp"))
     refuse_how(family, "udp", how)
     sent = frame(client, vip, UDP(sport=next(PORTS), dport=80), LINKS[link], extra)
     verdict, out = stand.send(sent)
-    start = 14 + 4 * len(LINKS[link])
-    quote = sent[start:len(sent) - len(b"hello, world")]
+    quote = sent[14 + 4 * len(LINKS[link]):]
     packet = Ether(src=stand.NODE_MAC, dst=stand.CLIENT_MAC)
     for tag in LINKS[link]:
         packet /= tag.copy()

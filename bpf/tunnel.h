@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Putting a header to the backend around a packet: IP in IP (RFC 2003, 2473, 4213), or with UDP
+ * between (GUE variant 1: what follows UDP is an IP header). The packet inside stays as it is, but
+ * for its TTL.
+ */
+#ifndef XLB_TUNNEL_H
+#define XLB_TUNNEL_H
+
+#include "maps.h"
+#include "packet.h"
+#include "service.h"
+
+#define TUNNEL_TTL 64
+#define GUE_SOURCE_PORTS 0x8000	/* source ports are the upper half */
+
+/* What a tunnel to that backend adds to a packet. */
+static __always_inline __u32 tunnel_bytes(const struct xlb_backend *backend, __u8 forward)
+{
+	__u32 header = backend->family == XLB_IPV6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
+
+	if (forward < XLB_FORWARD_IPIP)
+		return 0;
+	return header + (forward == XLB_FORWARD_GUE ? sizeof(struct udphdr) : 0);
+}
+
+/* A number of the flow, the same in all its packets and fragments, spread over all 32 bits. */
+static __always_inline __u32 tunnel_spread(const struct packet *packet)
+{
+	const struct xlb_address *source = &packet->source;
+	__u64 word = source->word[0] ^ ((__u64)packet->source_port << 32 | packet->destination_port);
+
+	if (packet->ipv6)
+		word ^= (source->word[1] ^ source->word[2]) + ((__u64)source->word[3] << 16);
+	word *= 0x9e3779b97f4a7c15ull;
+	return (word ^ word >> 29) * 0xbf58476d1ce4e5b9ull >> 32;
+}
+
+static __always_inline void outer_ipv4(void *at, const struct xlb_backend *backend, __u8 protocol,
+				       __u8 dscp, __u32 bytes, __u32 spread)
+{
+	__u64 sum, *words = at;
+	__be32 bits = spread & backend->source_mask;
+
+	words[0] = bpf_htons(0x4500 | dscp) | (__u64)bpf_htons(bytes) << 16 |
+		   (__u64)bpf_htons(IP_DONT_FRAGMENT) << 48;
+	words[1] = bpf_htons(TUNNEL_TTL << 8 | protocol) |
+		   (__u64)(backend->source.word[0] | bits) << 32;
+	*(__be32 *)(at + 16) = backend->address.word[0];
+	sum = (words[0] & 0xffff) + (words[0] >> 16 & 0xffff) + (words[0] >> 48) +
+	      (words[1] & 0xffff) + backend->source_sum + backend->address_sum + bits;
+	((struct iphdr *)at)->check = ~xlb_sum_fold(sum);
+}
+
+static __always_inline void outer_ipv6(void *at, const struct xlb_backend *backend, __u8 protocol,
+				       __u8 dscp, __u32 payload, __u32 spread)
+{
+	struct ipv6hdr *ip = at;
+
+	*(__be32 *)ip = bpf_htonl(0x60000000 | (__u32)dscp << 20 | (spread >> 12));
+	*(__u32 *)&ip->payload_len = bpf_htons(payload) | (__u32)bpf_htons(protocol << 8 |
+									   TUNNEL_TTL) << 16;
+	address_copy(&ip->saddr, &backend->source);
+	ip->saddr.in6_u.u6_addr32[3] |= spread & backend->source_mask;
+	address_copy(&ip->daddr, &backend->address);
+}
+
+/* GUE: checksum 0, which RFC 6936 allows over IPv6 where what is inside has one of its own. */
+static __always_inline void outer_udp(void *at, const struct xlb_backend *backend, __u32 payload,
+				      __u32 spread)
+{
+	struct udphdr *udp = at;
+
+	udp->source = bpf_htons(GUE_SOURCE_PORTS | (spread & (GUE_SOURCE_PORTS - 1)));
+	udp->dest = backend->tunnel_port;
+	udp->len = bpf_htons(payload);
+	udp->check = 0;
+}
+
+/* DSCP and ECN (RFC 6040, normal mode: the outer header starts with a copy). */
+static __always_inline __u8 traffic_class(const void *network, bool ipv6)
+{
+	if (ipv6)
+		return bpf_ntohs(*(const __be16 *)network) >> 4;
+	return ((const __u8 *)network)[1];
+}
+
+/* Makes room in front, and moves Ethernet header and tags there. Returns the new data, or NULL. */
+static __always_inline void *room_make(struct xdp_md *ctx, __u32 header, __u32 tags)
+{
+	void *data, *end;
+	__u64 link[3];
+
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	if (data + 24 > end)
+		return NULL;
+	if (tags)
+		__builtin_memcpy(link, data, sizeof(link));
+	if (bpf_xdp_adjust_head(ctx, -(int)header))
+		return NULL;
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	if (data + 24 > end)
+		return NULL;
+	/* Two bytes too many: of what is overwritten anyway. Without tags only the type matters. */
+	if (tags)
+		__builtin_memcpy(data, link, sizeof(link));
+	return data;
+}
+
+/* Puts the headers around the packet in hand. 0, or -1: no room for them. */
+__weak __noinline int encapsulate(struct xdp_md *ctx, __u32 backend_id, __u32 forward)
+{
+	struct xlb_backend *backend = backend_get(backend_id);
+	struct packet *packet = packet_get();
+	__u32 network, header, bytes, spread, ip;
+	void *data, *at, *end;
+	__u8 dscp, inner;
+	__be16 *type;
+
+	if (!backend || !packet)
+		return -1;
+	network = packet->network & 31;
+	at = (void *)(long)ctx->data + network;
+	if (at + 2 > (void *)(long)ctx->data_end)
+		return -1;
+	dscp = traffic_class(at, packet->ipv6);
+	header = tunnel_bytes(backend, forward);
+	data = room_make(ctx, header, packet->vlan_tags);
+	if (!data)
+		return -1;
+	end = (void *)(long)ctx->data_end;
+	at = data + network;
+	type = data + ((packet->network - sizeof(*type)) & 31);
+	spread = tunnel_spread(packet);
+	bytes = packet->bytes + header;
+	inner = packet->ipv6 ? IPPROTO_IPV6 : IPPROTO_IPIP;
+	ip = backend->family == XLB_IPV6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
+	barrier_var(ip);
+	/* Whatever is inside, it is longer than a UDP header. */
+	if (at + ip + sizeof(struct udphdr) > end || (void *)(type + 1) > end)
+		return -1;
+	if (forward == XLB_FORWARD_GUE) {
+		inner = IPPROTO_UDP;
+		outer_udp(at + ip, backend, bytes - ip, spread);
+	}
+	if (backend->family == XLB_IPV6) {
+		if (at + sizeof(struct ipv6hdr) > end)
+			return -1;
+		*type = bpf_htons(ETH_P_IPV6);
+		outer_ipv6(at, backend, inner, dscp, bytes - ip, spread);
+	} else {
+		*type = bpf_htons(ETH_P_IP);
+		outer_ipv4(at, backend, inner, dscp, bytes, spread);
+	}
+	return 0;
+}
+
+#endif
