@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-# make [V=1] [WERROR=1] [SANITIZE=1]     make check | bench | bench-sync | install [DESTDIR=] [PREFIX=] | compile_commands.json | clean
+# make [V=1] [WERROR=1] [SANITIZE=1]     make check | check-vm [KERNELS=] | bench | bench-sync | install [DESTDIR=] [PREFIX=]
+#                                        make compile_commands.json | clean
 #
 # One binary: build/lbctl, with the BPF object inside it. Everything that is made is under build/.
 
@@ -43,7 +44,7 @@ UNIT_TESTS := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/unit/*_test.c)))
 BENCHES := $(patsubst %.c,$(B)/%,$(sort $(filter-out %.bpf.c,$(wildcard tests/bench/*.c))))
 BENCH_SKELETONS := $(patsubst %.bpf.c,$(B)/%.skel.h,$(sort $(wildcard tests/bench/*.bpf.c)))
 
-.PHONY: all check bench bench-sync tests install uninstall clean
+.PHONY: all check check-vm bench bench-sync tests install uninstall clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -99,6 +100,10 @@ $(B)/tests/bench/%: tests/bench/%.c $(LIBRARY_OBJECTS) $(BENCH_SKELETONS) $(B)/f
 
 check: all tests
 	$(Q)scripts/run-tests $(TESTS)
+
+# The same tests under other kernels, in virtual machines: KERNELS="5.10 6.1 6.12 7.2" if none are named.
+check-vm: all tests
+	$(Q)KERNELS='$(KERNELS)' scripts/run-tests vm
 
 bench: all $(BENCHES)
 	$(Q)$(B)/tests/bench/packet $(BENCH_FLAGS)

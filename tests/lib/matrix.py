@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The matrix of kernels: each boots in a virtual machine (tests/vm/run) and runs scripts/run-tests there, unchanged; what that reports
+at its end is read from its output."""
+
+import concurrent.futures
+import os
+import pathlib
+import re
+import subprocess
+import time
+
+TOP = pathlib.Path(__file__).resolve().parent.parent.parent
+KERNELS = ["5.10", "6.1", "6.12", "7.2"]
+TESTS = ["unit/attach_test", "unit/datapath_test", "cli/test_attach.py", "api/test_file.py", "packet", "net"]
+LANES = 2       # virtual machines at a time; one CPU each, which is faster under emulation than two
+LIMIT_S = 1500  # for one kernel
+NOT_TO_BE_HAD = 77
+TOTAL = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$")
+
+
+class Outcome:
+    """Of one kernel."""
+
+    def __init__(self, kernel):
+        self.kernel, self.passed, self.failed, self.skipped, self.seconds, self.log = kernel, 0, [], [], 0, ""
+
+    def read(self, output, status):
+        """What the guest's run-tests said at its end: its skips and failures, line by line, and the totals."""
+        *lines, last = output.rstrip().splitlines() or [""]
+        while lines and (match := re.match("(skipped|failed): (.*)", lines[-1])):
+            getattr(self, match[1]).insert(0, match[2])
+            lines.pop()
+        total = TOTAL.match(last)
+        if total and (int(total[2]), int(total[3])) == (len(self.failed), len(self.skipped)):
+            self.passed = int(total[1])
+        else:
+            self.failed.append(f"the tests did not come to their end: {last[:200]}")
+        if status and not self.failed:
+            self.failed.append(f"ended with {status}")
+        self.log = output
+
+    def __str__(self):
+        return (f"{self.kernel}: {self.passed} passed, {len(self.failed)} failed, {len(self.skipped)} skipped, "
+                f"{self.seconds:.0f} s")
+
+
+def fetch(kernel):
+    """Why there is no such virtual machine, if there is none."""
+    result = subprocess.run([TOP / "scripts/get-vm", kernel], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                            check=False)
+    if result.returncode == 0:
+        return None, False
+    return (result.stderr.strip().splitlines() or ["?"])[-1], result.returncode == NOT_TO_BE_HAD
+
+
+def run_one(kernel, tests):
+    outcome, start = Outcome(kernel), time.monotonic()
+    missing, excused = fetch(kernel)
+    if missing:
+        (outcome.skipped if excused else outcome.failed).append(missing)
+        return outcome
+    command = [TOP / "tests/vm/run", "-k", kernel, "-c", "1", "-m", "2048", "-t", str(LIMIT_S), TOP / "tests/vm/guest-tests", *tests]
+    result = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    outcome.seconds = time.monotonic() - start
+    outcome.read(result.stdout.decode(errors="replace").replace("\r\n", "\n"), result.returncode)
+    folder = TOP / "build/vm"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{kernel}.log").write_text(outcome.log, encoding="utf-8")
+    return outcome
+
+
+def run(kernels=None, tests=None):
+    """Yields the outcome of each kernel, as they end."""
+    kernels = kernels or os.environ.get("KERNELS", "").split() or KERNELS
+    subprocess.run([TOP / "scripts/get-vm", *kernels], stdout=subprocess.DEVNULL, check=False)
+    with concurrent.futures.ThreadPoolExecutor(LANES) as pool:
+        running = [pool.submit(run_one, kernel, tests or TESTS) for kernel in kernels]
+        for future in concurrent.futures.as_completed(running):
+            yield future.result()
