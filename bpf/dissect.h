@@ -54,7 +54,7 @@ static __always_inline void chain_walk(struct packet *packet, void *data, void *
 		__u8 *option;
 		__u16 fragment;
 
-		option = data + (offset & OFFSET_MAX);
+		option = header_at(data, offset);
 		if ((void *)option + EXTENSION_LEAST > end)
 			goto cut;
 		if (protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_ROUTING ||
@@ -166,7 +166,7 @@ static __always_inline bool quote_read(struct packet *packet, void *data, void *
 				       struct xlb_address *ret_from, struct xlb_address *ret_to,
 				       struct chain *chain, bool ipv6)
 {
-	struct ipv6hdr *ip6 = data + (offset & OFFSET_MAX);
+	struct ipv6hdr *ip6 = header_at(data, offset);
 	struct iphdr *ip4 = (void *)ip6;
 
 	if (ipv6) {
@@ -214,7 +214,7 @@ static __always_inline enum verdict dissect_error(struct packet *packet, void *d
 		return VERDICT_PASS;
 	if (mtu)
 		path_learn(&to, mtu, ipv6);
-	ports = data + (chain.offset & OFFSET_MAX);
+	ports = header_at(data, chain.offset);
 	if ((chain.protocol != IPPROTO_TCP && chain.protocol != IPPROTO_UDP) ||
 	    (void *)ports + QUOTED_PORTS > end)
 		return VERDICT_PASS;
@@ -234,7 +234,7 @@ static __always_inline enum verdict dissect_error(struct packet *packet, void *d
 static __always_inline enum verdict dissect_icmp(struct packet *packet, void *data, void *end,
 						 __u32 offset, bool ipv6)
 {
-	__u8 *icmp = data + (offset & OFFSET_MAX);
+	__u8 *icmp = header_at(data, offset);
 	struct xlb_vip *vip;
 
 	if ((void *)icmp + ICMP_HEADER > end)
@@ -252,7 +252,7 @@ static __always_inline enum verdict dissect_icmp(struct packet *packet, void *da
 static __always_inline enum verdict dissect_ports(struct packet *packet, void *data, void *end,
 						  __u32 offset)
 {
-	__be16 *ports = data + (offset & OFFSET_MAX);
+	__be16 *ports = header_at(data, offset);
 	bool tcp = packet->protocol == IPPROTO_TCP;
 
 	if ((void *)ports + sizeof(struct udphdr) > end)
@@ -271,7 +271,7 @@ static __always_inline enum verdict dissect_ports(struct packet *packet, void *d
 /* Takes apart what parse() called unusual; what it found out stands in `packet` already. */
 static __always_inline enum verdict dissect(struct packet *packet, void *data, void *end, bool ipv6)
 {
-	struct iphdr *ip = data + (packet->network & OFFSET_MAX);
+	struct iphdr *ip = header_at(data, packet->network);
 	struct chain chain = {
 		.offset = packet->network + packet->headers,
 		.protocol = packet->protocol,

@@ -15,7 +15,7 @@
 static __always_inline void mss_lower(struct packet *packet, void *data, void *end, __u16 most)
 {
 	__u32 transport = packet->network + packet->headers, offset, last;
-	struct tcphdr *tcp = data + (transport & OFFSET_MAX);
+	struct tcphdr *tcp = header_at(data, transport);
 
 	if ((void *)(tcp + 1) > end)
 		return;
@@ -26,7 +26,7 @@ static __always_inline void mss_lower(struct packet *packet, void *data, void *e
 		__u16 mss;
 
 		offset = RECALL(packet->cursor);
-		option = data + (offset & OFFSET_MAX);
+		option = header_at(data, offset);
 		if (offset + 4 > last || (void *)option + 4 > end || option[0] == TCP_OPTION_END)
 			return;
 		if (option[0] == TCP_OPTION_NOP) {

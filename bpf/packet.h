@@ -210,13 +210,23 @@ static __always_inline bool is_vlan(__be16 type)
 	return type == bpf_htons(ETH_P_8021Q) || type == bpf_htons(ETH_P_8021AD);
 }
 
+/*
+ * Where an offset into the headers points to. The barrier keeps clang from leaving out a mask that
+ * it knows to be of no effect, while the verifier (of kernel 6.1) does not.
+ */
+static __always_inline void *header_at(void *data, __u64 offset)
+{
+	barrier_var(offset);
+	return data + (offset & OFFSET_MAX);
+}
+
 /* Finds the headers in the frame, from what is known of the packet. */
 static __always_inline bool frame_find(struct frame *frame, const struct packet *packet, bool ipv6)
 {
 	__u32 header = ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
 
-	frame->network = frame->data + (RECALL(packet->network) & OFFSET_MAX);
-	frame->transport = frame->network + (RECALL(packet->headers) & OFFSET_MAX);
+	frame->network = header_at(frame->data, RECALL(packet->network));
+	frame->transport = header_at(frame->network, RECALL(packet->headers));
 	return frame->network + header <= frame->end;
 }
 
@@ -235,7 +245,7 @@ static __always_inline __be16 parse_ethernet(struct packet *packet, struct frame
 	}
 	packet->vlan_tags = tags;
 	packet->network = ETH_HLEN + tags * VLAN_TAG_BYTES;
-	frame->network = frame->data + (RECALL(packet->network) & OFFSET_MAX);
+	frame->network = header_at(frame->data, RECALL(packet->network));
 	return tags == 2 ? type[4] : tags ? type[2] : type[0];
 }
 
@@ -280,7 +290,7 @@ static __always_inline enum verdict parse_transport(struct packet *packet, struc
 {
 	struct udphdr *udp;
 
-	frame->transport = frame->network + (RECALL(packet->headers) & OFFSET_MAX);
+	frame->transport = header_at(frame->network, RECALL(packet->headers));
 	udp = frame->transport;
 	if ((void *)(udp + 1) > frame->end)
 		return VERDICT_PASS;

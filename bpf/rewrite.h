@@ -125,10 +125,10 @@ static __always_inline bool translate_transport(const struct packet *packet,
 static __always_inline bool translate_error(const struct packet *packet, void *data, void *end,
 					    const struct translation *translation, bool ipv6)
 {
-	__u16 *icmp = data + (packet->error & OFFSET_MAX);
+	__u16 *icmp = header_at(data, packet->error);
 	void *quote = (void *)icmp + ICMP_HEADER;
-	void *outer = data + (packet->network & OFFSET_MAX);
-	__u32 *ports = quote + (packet->quote_headers & OFFSET_MAX);
+	void *outer = header_at(data, packet->network);
+	__u32 *ports = header_at(quote, packet->quote_headers);
 	struct udphdr *udp = (void *)ports;
 	struct tcphdr *tcp = (void *)ports;
 	struct iphdr *ip4 = outer;
