@@ -443,14 +443,23 @@ struct xlb_service_stats {
 };
 _Static_assert(sizeof(struct xlb_service_stats) == 72, "ABI");
 
-/* `service_info`: by XLB_SERVICE_KEY(). What the packet path does not need. */
+/*
+ * `service_info`: by XLB_SERVICE_KEY(). What the packet path does not need, and what was asked for
+ * where the other maps hold only what came of it.
+ */
 struct xlb_service_info {
 	__u32 owner;			/* enum xlb_owner */
 	/* "namespace/name:port" or what the owner calls it; may be empty */
 	char name[XLB_NAME_MAX];
-	__u32 pad;
+	__u32 affinity_s;		/* seconds of session affinity; 0: none */
+	__u16 gue_port;			/* host order; 0: the usual one */
+	__u8 no_echo;			/* 1: ICMP echo is left to the kernel */
+	__u8 encap_family;		/* enum xlb_family of encap_source; 0: none was asked for */
+	__u8 encap_length;		/* of its prefix; the bits behind it follow the flow */
+	__u8 pad[3];
+	struct xlb_address encap_source;
 };
-_Static_assert(sizeof(struct xlb_service_info) == 168, "ABI");
+_Static_assert(sizeof(struct xlb_service_info) == 192, "ABI");
 
 /* `drops`: per CPU, by reason. */
 struct xlb_drop_stats {
