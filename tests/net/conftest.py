@@ -3,6 +3,7 @@
 
 import json
 
+import decapsulation
 import pytest
 import world
 from world import Host, NODE, TOP, link
@@ -210,3 +211,18 @@ def net():
     world.reset()
     yield Net()
     world.reset()
+
+
+@pytest.fixture
+def decapsulating_backend(net):
+    """Makes backends for the forwarding modes ipip and gue: decapsulating_backend(kind, number) is a host of that number behind a
+    device of its own, which owns the VIPs of both families and takes packets for them out of tunnels of both."""
+    def make(kind, number=8, device="eth8", port=decapsulation.GUE_PORT):
+        place = net.neighbour(number, device)
+        try:
+            decapsulation.decapsulate(place, kind, VIPS, port=port)
+        except decapsulation.Unsupported as missing:
+            pytest.skip(str(missing))
+        return place
+
+    return make
