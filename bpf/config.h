@@ -23,6 +23,21 @@ extern const volatile struct xlb_config cfg;
 #define barrier_var(var) asm volatile("" : "+r"(var))
 #endif
 
+/*
+ * Stores a value that readers take as leave to read what was stored before. Where the machine keeps
+ * the order of stores, only the compiler must be told; elsewhere it takes an exchange, for want of
+ * a store with release that Debian 12's clang knows.
+ */
+#ifdef XLB_ORDERED_STORES
+#define publish(at, value) \
+	do { \
+		barrier(); \
+		*(volatile typeof(*(at)) *)(at) = (value); \
+	} while (0)
+#else
+#define publish(at, value) __sync_lock_test_and_set(at, value)
+#endif
+
 /* About a second each; never 0, which means "never" in struct xlb_next_hop. */
 static __always_inline __u32 tick_now(void)
 {

@@ -210,8 +210,7 @@ static __always_inline void flow_write(__u64 *slot, const struct flow_tuple *tup
 	if (ipv6)
 		address_copy(slot, &tuple->client);
 	*(volatile __u64 *)flow_key(slot, ipv6) = tuple->key.word;
-	/* An exchange rather than a store: it keeps the order on machines that would not. */
-	__sync_lock_test_and_set(flow_value(slot, ipv6), value.word);
+	publish(flow_value(slot, ipv6), value.word);
 }
 
 /* The slot for replies, and for nat with it a port. */

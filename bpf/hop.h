@@ -27,7 +27,9 @@
 /* `current` and `mtu` of struct xlb_next_hop as the word that they lie in. */
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define HOP_CURRENT(current, mtu) ((current) | (__u32)(mtu) << 16)
+#define HOP_IFINDEX(second_word) ((__u32)((second_word) >> 32))
 #else
+#define HOP_IFINDEX(second_word) ((__u32)(second_word))
 #define HOP_CURRENT(current, mtu) ((__u32)(current) << 16 | (mtu))
 #endif
 
@@ -132,8 +134,7 @@ static __always_inline void hop_refresh(void *ctx, struct xlb_next_hop *next,
 		((__u64 *)new)[1] = ((__u64 *)&hop)[1];
 		place ^= 1;
 	}
-	/* An exchange: it keeps the order on machines that would not. */
-	__sync_lock_test_and_set((__u32 *)&next->current, HOP_CURRENT(place, mtu));
+	publish((__u32 *)&next->current, HOP_CURRENT(place, mtu));
 	*(volatile __u32 *)&next->checked = settled ? now : 0;
 }
 
@@ -209,28 +210,28 @@ __weak __noinline int note_leave(struct xdp_md *ctx, __u32 ifindex, __u32 tags)
 }
 
 /* Puts the addresses of a link in front. */
-static __always_inline bool link_write(struct xdp_md *ctx, const struct xlb_hop *hop)
+static __always_inline bool link_write(struct xdp_md *ctx, __u64 first, __u64 second)
 {
 	void *data = (void *)(long)ctx->data;
 
 	if (data + ETH_HLEN > (void *)(long)ctx->data_end)
 		return false;
-	*(__u64 *)data = *(const __u64 *)hop->destination;
-	*(__u32 *)(data + 8) = *(const __u32 *)(hop->source + 2);
+	*(__u64 *)data = first;
+	*(__u32 *)(data + 8) = second;
 	return true;
 }
 
-/* Sends a rewritten packet on its way. */
-static __always_inline enum verdict emit(struct xdp_md *ctx, struct packet *packet,
-					 const struct xlb_hop *hop)
+/*
+ * Sends a rewritten packet on its way out of another device than it came by; `first` and `second`
+ * are the words of struct xlb_hop. Returns an enum verdict.
+ */
+__weak __noinline int emit_elsewhere(struct xdp_md *ctx, __u64 first, __u64 second)
 {
-	__u32 ifindex = hop->ifindex;
+	struct packet *packet = packet_get();
+	__u32 ifindex = HOP_IFINDEX(second);
 
-	if (__builtin_expect(ifindex == ctx->ingress_ifindex, 1)) {
-		if (link_write(ctx, hop))
-			return VERDICT_TX;
-		return dropped(packet, XLB_DROP_EMIT_FAILED);
-	}
+	if (!packet)
+		return VERDICT_PASS;
 	if (ifindex == LOOPBACK_IFINDEX)
 		return VERDICT_LOCAL;
 	if (!ifindex)
@@ -242,8 +243,21 @@ static __always_inline enum verdict emit(struct xdp_md *ctx, struct packet *pack
 	}
 	if (packet->vlan_tags && vlan_strip(ctx, packet->vlan_tags))
 		return dropped(packet, XLB_DROP_EMIT_FAILED);
-	if (link_write(ctx, hop) && bpf_redirect(ifindex, 0) == XDP_REDIRECT)
+	if (link_write(ctx, first, second) && bpf_redirect(ifindex, 0) == XDP_REDIRECT)
 		return VERDICT_REDIRECT;
+	return dropped(packet, XLB_DROP_EMIT_FAILED);
+}
+
+/* Sends a rewritten packet on its way. */
+static __always_inline enum verdict emit(struct xdp_md *ctx, struct packet *packet,
+					 const struct xlb_hop *hop)
+{
+	__u64 first = ((const __u64 *)hop)[0], second = ((const __u64 *)hop)[1];
+
+	if (__builtin_expect(HOP_IFINDEX(second) != ctx->ingress_ifindex, 0))
+		return emit_elsewhere(ctx, first, second);
+	if (link_write(ctx, first, second))
+		return VERDICT_TX;
 	return dropped(packet, XLB_DROP_EMIT_FAILED);
 }
 

@@ -25,12 +25,12 @@ static __always_inline __u32 tunnel_bytes(const struct xlb_backend *backend, __u
 }
 
 /* A number of the flow, the same in all its packets and fragments, spread over all 32 bits. */
-static __always_inline __u32 tunnel_spread(const struct packet *packet)
+static __always_inline __u32 tunnel_spread(const struct packet *packet, bool ipv6)
 {
 	const struct xlb_address *source = &packet->source;
 	__u64 word = source->word[0] ^ ((__u64)packet->source_port << 32 | packet->destination_port);
 
-	if (packet->ipv6)
+	if (ipv6)
 		word ^= (source->word[1] ^ source->word[2]) + ((__u64)source->word[3] << 16);
 	word *= 0x9e3779b97f4a7c15ull;
 	return (word ^ word >> 29) * 0xbf58476d1ce4e5b9ull >> 32;
@@ -85,57 +85,62 @@ static __always_inline __u8 traffic_class(const void *network, bool ipv6)
 	return ((const __u8 *)network)[1];
 }
 
-/* Makes room in front, and moves Ethernet header and tags there. Returns the new data, or NULL. */
-static __always_inline void *room_make(struct xdp_md *ctx, __u32 header, __u32 tags)
+/* Makes room in front of a tagged packet, and moves Ethernet header and tags there. 0 or -1. */
+__weak __noinline int room_make_tagged(struct xdp_md *ctx, __u32 header)
 {
-	void *data, *end;
-	__u64 link[3];
+	void *data = (void *)(long)ctx->data;
+	__u64 link[3], *words = data;
 
+	if (data + sizeof(link) > (void *)(long)ctx->data_end)
+		return -1;
+	link[0] = words[0];
+	link[1] = words[1];
+	link[2] = words[2];
+	if (bpf_xdp_adjust_head(ctx, -(int)(header & 63)))
+		return -1;
 	data = (void *)(long)ctx->data;
-	end = (void *)(long)ctx->data_end;
-	if (data + 24 > end)
-		return NULL;
-	if (tags)
-		__builtin_memcpy(link, data, sizeof(link));
-	if (bpf_xdp_adjust_head(ctx, -(int)header))
-		return NULL;
-	data = (void *)(long)ctx->data;
-	end = (void *)(long)ctx->data_end;
-	if (data + 24 > end)
-		return NULL;
-	/* Two bytes too many: of what is overwritten anyway. Without tags only the type matters. */
-	if (tags)
-		__builtin_memcpy(data, link, sizeof(link));
-	return data;
+	words = data;
+	if (data + sizeof(link) > (void *)(long)ctx->data_end)
+		return -1;
+	/* The last two bytes are none of the link's: they are overwritten, as the type is. */
+	words[0] = link[0];
+	words[1] = link[1];
+	words[2] = link[2];
+	return 0;
+}
+
+/* Makes room in front. Without tags there is nothing to move: all of it is written anew. */
+static __always_inline int room_make(struct xdp_md *ctx, __u32 header, __u32 tags)
+{
+	if (__builtin_expect(tags, 0))
+		return room_make_tagged(ctx, header);
+	return bpf_xdp_adjust_head(ctx, -(int)header);
 }
 
 /* Puts the headers around the packet in hand. 0, or -1: no room for them. */
-__weak __noinline int encapsulate(struct xdp_md *ctx, __u32 backend_id, __u32 forward)
+static __always_inline int encapsulate(struct xdp_md *ctx, const struct packet *packet,
+				       const struct xlb_backend *backend, __u8 forward, bool ipv6)
 {
-	struct xlb_backend *backend = backend_get(backend_id);
-	struct packet *packet = packet_get();
 	__u32 network, header, bytes, spread, ip;
 	void *data, *at, *end;
 	__u8 dscp, inner;
 	__be16 *type;
 
-	if (!backend || !packet)
-		return -1;
 	network = packet->network & 31;
 	at = (void *)(long)ctx->data + network;
 	if (at + 2 > (void *)(long)ctx->data_end)
 		return -1;
-	dscp = traffic_class(at, packet->ipv6);
+	dscp = traffic_class(at, ipv6);
 	header = tunnel_bytes(backend, forward);
-	data = room_make(ctx, header, packet->vlan_tags);
-	if (!data)
+	if (room_make(ctx, header, packet->vlan_tags))
 		return -1;
+	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
 	at = data + network;
 	type = data + ((packet->network - sizeof(*type)) & 31);
-	spread = tunnel_spread(packet);
+	spread = tunnel_spread(packet, ipv6);
 	bytes = packet->bytes + header;
-	inner = packet->ipv6 ? IPPROTO_IPV6 : IPPROTO_IPIP;
+	inner = ipv6 ? IPPROTO_IPV6 : IPPROTO_IPIP;
 	ip = backend->family == XLB_IPV6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
 	barrier_var(ip);
 	/* Whatever is inside, it is longer than a UDP header. */

@@ -70,15 +70,14 @@ __weak __noinline int xdp_translate_error(struct xdp_md *ctx)
 	return done ? 0 : -1;
 }
 
-/* Lowers the MSS of a SYN as its service wants. */
-__weak __noinline int xdp_lower_mss(struct xdp_md *ctx, __u32 service)
+/* Lowers the MSS of a SYN to so much. */
+__weak __noinline int xdp_lower_mss(struct xdp_md *ctx, __u32 most)
 {
-	struct xlb_service_options *options = bpf_map_lookup_elem(&service_options, &service);
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct packet *packet = packet_get();
 
-	if (options && options->mss && packet)
-		mss_lower(packet, data, end, options->mss);
+	if (packet)
+		mss_lower(packet, data, end, most);
 	return 0;
 }
 
@@ -149,12 +148,15 @@ static __always_inline bool course_known(struct packet *packet, const struct ser
 	struct flow_tuple *tuple = flow_tuple_get(FLOW_OF_PACKET);
 	struct flow_lines lines;
 	struct flow_ref flow;
+	__u32 number;
 
 	if (!tuple)
 		return false;
 	flow_tuple_make(tuple, &packet->source, packet->source_port, service->id, ipv6, secret);
 	lines = flow_client_lines(tuple, ipv6, secret);
-	if (!flow_find_either(FLOW_OF_PACKET, lines, FLOW_KEY_ALL, ipv6, &flow))
+	number = flow_search(tuple, lines, FLOW_KEY_ALL, ipv6);
+	if (number == FLOW_NOWHERE ||
+	    !flow_at(number / XLB_FLOW_WAYS, number % XLB_FLOW_WAYS, ipv6, &flow))
 		return false;
 	course->value = flow_read(flow.slot, ipv6);
 	if (course->value.state == XLB_FLOW_CLAIMED)
@@ -237,6 +239,18 @@ static __always_inline enum verdict course_find(struct packet *packet,
 	return verdict;
 }
 
+/* Lowers the MSS of a SYN if its service wants it lower. */
+static __always_inline void mss_check(struct xdp_md *ctx, const struct packet *packet)
+{
+	struct xlb_service_options *options;
+
+	if (!(packet->tcp_flags & TCP_SYN))
+		return;
+	options = bpf_map_lookup_elem(&service_options, &packet->outcome.service);
+	if (options && options->mss)
+		xdp_lower_mss(ctx, options->mss);
+}
+
 /* What the backend is to see; of tunnels, in the outer header. */
 static __always_inline void course_translation(const struct packet *packet,
 					       const struct course *course, bool ipv6,
@@ -314,7 +328,7 @@ static __always_inline enum verdict serve_direct(struct xdp_md *ctx, struct pack
 	if (hop_overflows(packet, &backend->next_hop, added))
 		return too_big(packet, &backend->next_hop, added);
 	ttl_only(frame->network, ipv6);
-	if (added && encapsulate(ctx, course->value.backend, course->value.forward))
+	if (added && encapsulate(ctx, packet, backend, course->value.forward, ipv6))
 		return dropped(packet, XLB_DROP_EMIT_FAILED);
 	return emit(ctx, packet, hop_current(&backend->next_hop));
 }
@@ -355,8 +369,7 @@ static __always_inline enum verdict serve(struct xdp_md *ctx, struct packet *pac
 	if (verdict)
 		return verdict;
 	packet->outcome.backend = course.value.backend;
-	if (packet->tcp_flags & TCP_SYN)
-		xdp_lower_mss(ctx, packet->outcome.service);
+	mss_check(ctx, packet);
 	if (course.value.forward > XLB_FORWARD_DNAT)
 		return serve_direct(ctx, packet, frame, &course, ipv6);
 	return serve_translated(ctx, packet, frame, &course, ipv6);
@@ -386,8 +399,7 @@ static __always_inline enum verdict restore(struct xdp_md *ctx, struct packet *p
 	hop_freshen(ctx, packet, next, slot | HOP_CLIENT, 0, &translation, ipv6);
 	if (hop_overflows(packet, next, 0))
 		return too_big(packet, next, 0);
-	if (packet->tcp_flags & TCP_SYN)
-		xdp_lower_mss(ctx, packet->outcome.service);
+	mss_check(ctx, packet);
 	if (!translate(ctx, packet, frame, &translation, ipv6))
 		return dropped(packet, XLB_DROP_EMIT_FAILED);
 	return emit(ctx, packet, hop_current(next));

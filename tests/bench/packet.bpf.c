@@ -57,8 +57,13 @@ int wrapper(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 
-	/* A packet that was answered is shorter now. */
-	if (end - data != BENCH_FRAME) {
+	/* A packet that was put into a tunnel has grown in front, one that was answered is shorter. */
+	if (end - data > BENCH_FRAME) {
+		if (bpf_xdp_adjust_head(ctx, (int)(end - data) - BENCH_FRAME))
+			return XDP_ABORTED;
+		data = (void *)(long)ctx->data;
+		end = (void *)(long)ctx->data_end;
+	} else if (end - data < BENCH_FRAME) {
 		if (bpf_xdp_adjust_tail(ctx, BENCH_FRAME - (int)(end - data)))
 			return XDP_ABORTED;
 		data = (void *)(long)ctx->data;

@@ -42,36 +42,79 @@
 #define FLOW6_LINES (1u << 19)	/* as many, to compare the families */
 #define FILL_PARTS 16
 
-/* Which packet a row sends. */
-enum kind { VIP4, VIP6, DNAT4, REPLY4, OTHER4, OTHER6 };
+/* The services, each with backends of its own. */
+struct bench_service {
+	const char *vip;
+	uint16_t port;
+	enum xlb_forward forward;
+	enum xlb_family backends;
+};
+
+enum service_id { NAT4, DNAT4, L2, IPIP, GUE, FOUR_IN_6, NAT6, IP6IP6, SIX_IN_4, GUE6, SERVICES };
+
+#define VIP4 "203.0.113.10"
+#define VIP6 "2001:db8:2::10"
+
+static const struct bench_service services[SERVICES] = {
+	[NAT4] = { VIP4, 80, XLB_FORWARD_NAT, XLB_IPV4 },
+	[DNAT4] = { VIP4, 81, XLB_FORWARD_DNAT, XLB_IPV4 },
+	[L2] = { VIP4, 82, XLB_FORWARD_L2, XLB_IPV4 },
+	[IPIP] = { VIP4, 83, XLB_FORWARD_IPIP, XLB_IPV4 },
+	[GUE] = { VIP4, 84, XLB_FORWARD_GUE, XLB_IPV4 },
+	[FOUR_IN_6] = { VIP4, 85, XLB_FORWARD_IPIP, XLB_IPV6 },
+	[NAT6] = { VIP6, 80, XLB_FORWARD_NAT, XLB_IPV6 },
+	[IP6IP6] = { VIP6, 83, XLB_FORWARD_IPIP, XLB_IPV6 },
+	[SIX_IN_4] = { VIP6, 85, XLB_FORWARD_IPIP, XLB_IPV4 },
+	[GUE6] = { VIP6, 84, XLB_FORWARD_GUE, XLB_IPV6 },
+};
+
+/* What a row sends to its service. */
+enum kind { REQUEST, REPLY, OTHER, ECHO };
 
 struct row {
 	const char *name;
+	enum service_id service;
 	enum kind kind;
 	uint32_t flows;		/* 0: as many as there are packets */
 	bool begin;		/* SYN: a packet of an unknown flow begins it */
 	double budget;		/* ratio to the floor; 0: none */
-	int verdict;
 	double ns, ratio, least;	/* results */
 };
 
+#define M (1u << 20)
+#define K64 (1u << 16)
+
 static struct row rows[] = {
-	{ "not ours, IPv4", OTHER4, 1, false, 2.5, XDP_PASS, 0, 0, 0 },
-	{ "not ours, IPv4, 1 M flows", OTHER4, 1 << 20, false, 0, XDP_PASS, 0, 0, 0 },
-	{ "not ours, IPv6", OTHER6, 1, false, 2.5, XDP_PASS, 0, 0, 0 },
-	{ "NAT IPv4, established, 1 flow", VIP4, 1, false, 6, XDP_TX, 0, 0, 0 },
-	{ "NAT IPv4, established, 64 K flows", VIP4, 1 << 16, false, 0, XDP_TX, 0, 0, 0 },
-	{ "NAT IPv4, established, 1 M flows", VIP4, 1 << 20, false, 25, XDP_TX, 0, 0, 0 },
-	{ "NAT IPv4, reply, 1 flow", REPLY4, 1, false, 0, XDP_TX, 0, 0, 0 },
-	{ "NAT IPv4, reply, 64 K flows", REPLY4, 1 << 16, false, 0, XDP_TX, 0, 0, 0 },
-	{ "NAT IPv4, reply, 1 M flows", REPLY4, 1 << 20, false, 0, XDP_TX, 0, 0, 0 },
-	{ "NAT IPv4, new flow every packet, 64 K", VIP4, 1 << 16, true, 0, XDP_TX, 0, 0, 0 },
-	{ "NAT IPv4, new flow every packet, 1 M", VIP4, 1 << 20, true, 30, XDP_TX, 0, 0, 0 },
-	{ "NAT IPv4, SYN flood into a full table", VIP4, 0, true, 0, XDP_TX, 0, 0, 0 },
-	{ "DNAT IPv4, established, 1 flow", DNAT4, 1, false, 0, XDP_TX, 0, 0, 0 },
-	{ "DNAT IPv4, established, 1 M flows", DNAT4, 1 << 20, false, 0, XDP_TX, 0, 0, 0 },
-	{ "NAT IPv6, established, 1 flow", VIP6, 1, false, 0, XDP_TX, 0, 0, 0 },
-	{ "NAT IPv6, established, 1 M flows", VIP6, 1 << 20, false, 0, XDP_TX, 0, 0, 0 },
+	{ "not ours, IPv4", NAT4, OTHER, 1, false, 2.5, 0, 0, 0 },
+	{ "not ours, IPv4, 1 M flows", NAT4, OTHER, M, false, 2.5, 0, 0, 0 },
+	{ "not ours, IPv6", NAT6, OTHER, 1, false, 2.5, 0, 0, 0 },
+	{ "IPIP, established, 1 flow", IPIP, REQUEST, 1, false, 5, 0, 0, 0 },
+	{ "IPIP, established, 64 K flows", IPIP, REQUEST, K64, false, 5.5, 0, 0, 0 },
+	{ "IPIP, established, 1 M flows", IPIP, REQUEST, M, false, 6, 0, 0, 0 },
+	{ "IPIP, new flow every packet, 1 M", IPIP, REQUEST, M, true, 6, 0, 0, 0 },
+	{ "IP6IP6, established, 1 flow", IP6IP6, REQUEST, 1, false, 6, 0, 0, 0 },
+	{ "IP6IP6, established, 1 M flows", IP6IP6, REQUEST, M, false, 7, 0, 0, 0 },
+	{ "IP6IP6, new flow every packet, 1 M", IP6IP6, REQUEST, M, true, 7, 0, 0, 0 },
+	{ "4in6, established, 1 M flows", FOUR_IN_6, REQUEST, M, false, 0, 0, 0, 0 },
+	{ "6in4, established, 1 M flows", SIX_IN_4, REQUEST, M, false, 0, 0, 0, 0 },
+	{ "GUE, established, 1 M flows", GUE, REQUEST, M, false, 0, 0, 0, 0 },
+	{ "GUE over IPv6, established, 1 M flows", GUE6, REQUEST, M, false, 0, 0, 0, 0 },
+	{ "l2, established, 1 flow", L2, REQUEST, 1, false, 0, 0, 0, 0 },
+	{ "l2, established, 1 M flows", L2, REQUEST, M, false, 0, 0, 0, 0 },
+	{ "NAT IPv4, established, 1 flow", NAT4, REQUEST, 1, false, 6, 0, 0, 0 },
+	{ "NAT IPv4, established, 64 K flows", NAT4, REQUEST, K64, false, 0, 0, 0, 0 },
+	{ "NAT IPv4, established, 1 M flows", NAT4, REQUEST, M, false, 25, 0, 0, 0 },
+	{ "NAT IPv4, reply, 1 flow", NAT4, REPLY, 1, false, 0, 0, 0, 0 },
+	{ "NAT IPv4, reply, 64 K flows", NAT4, REPLY, K64, false, 0, 0, 0, 0 },
+	{ "NAT IPv4, reply, 1 M flows", NAT4, REPLY, M, false, 0, 0, 0, 0 },
+	{ "NAT IPv4, new flow every packet, 64 K", NAT4, REQUEST, K64, true, 0, 0, 0, 0 },
+	{ "NAT IPv4, new flow every packet, 1 M", NAT4, REQUEST, M, true, 30, 0, 0, 0 },
+	{ "NAT IPv4, SYN flood into a full table", NAT4, REQUEST, 0, true, 0, 0, 0, 0 },
+	{ "DNAT IPv4, established, 1 flow", DNAT4, REQUEST, 1, false, 0, 0, 0, 0 },
+	{ "DNAT IPv4, established, 1 M flows", DNAT4, REQUEST, M, false, 0, 0, 0, 0 },
+	{ "NAT IPv6, established, 1 flow", NAT6, REQUEST, 1, false, 0, 0, 0, 0 },
+	{ "NAT IPv6, established, 1 M flows", NAT6, REQUEST, M, false, 0, 0, 0, 0 },
+	{ "ICMP echo to a VIP", NAT4, ECHO, 1, false, 0, 0, 0, 0 },
 };
 #define ROWS (sizeof(rows) / sizeof(rows[0]))
 
@@ -82,6 +125,7 @@ struct stand {
 	unsigned int ifindex;
 	uint32_t repeat;
 	uint32_t rounds;
+	const char *row;	/* that is being measured */
 };
 
 static void die(const char *what)
@@ -202,40 +246,60 @@ static uint32_t vip_make(struct stand *stand, const struct xlb_address *vip, boo
 	return id;
 }
 
-static void service_make(struct stand *stand, const char *text, uint16_t port,
-			 enum xlb_forward forward, uint32_t first_backend, uint32_t ring)
+static void backend_make(struct stand *stand, const struct bench_service *service, uint32_t id,
+			 uint32_t service_id, uint32_t n)
 {
-	enum xlb_family family = strchr(text, ':') ? XLB_IPV6 : XLB_IPV4;
-	union xlb_service_target target = { .ring_line = ring / XLB_RING_LINE, .ring_size = RING,
-					    .scheduler = XLB_SCHEDULER_MAGLEV,
-					    .forward = forward };
-	struct xlb_address vip;
-	uint32_t id;
+	bool ipv6 = service->backends == XLB_IPV6;
+	struct xlb_backend backend = {
+		.service = service_id, .state = XLB_BACKEND_ACTIVE, .family = service->backends,
+		.vip_family = strchr(service->vip, ':') ? XLB_IPV6 : XLB_IPV4,
+		.protocol = XLB_TCP, .weight = 1, .port = htons(8080), .tunnel_port = htons(6080),
+		.vip_port = htons(service->port), .ifindex = stand->ifindex,
+	};
 
-	address_set(&vip, text, 0);
-	id = vip_make(stand, &vip, family == XLB_IPV6, port, target);
-	put_per_cpu(stand->xlb->maps.service_stats,
-		    XLB_SERVICE_KEY(family, id, stand->config.services), sizeof(struct xlb_service_stats));
-	for (uint32_t i = 0; i < BACKENDS; i++) {
-		struct xlb_backend backend = {
-			.service = id, .state = XLB_BACKEND_ACTIVE, .family = family,
-			.protocol = XLB_TCP, .weight = 1, .port = htons(8080),
-			.vip_port = htons(port), .ifindex = stand->ifindex, .vip = vip,
-		};
-
-		address_set(&backend.address,
-			    family == XLB_IPV4 ? "10.200.1.1" : "2001:db8:200::1:1", i);
-		address_set(&backend.source,
-			    family == XLB_IPV4 ? "10.200.0.1" : "2001:db8:200::1", 0);
-		backend.address_sum = xlb_sum_address(&backend.address);
-		backend.source_sum = xlb_sum_address(&backend.source);
-		backend.vip_sum = xlb_sum_address(&backend.vip);
-		put(stand->xlb->maps.backends, first_backend + i, &backend);
-		put_per_cpu(stand->xlb->maps.backend_stats, first_backend + i,
-			    sizeof(struct xlb_backend_stats));
+	address_set(&backend.vip, service->vip, 0);
+	address_set(&backend.address, ipv6 ? "2001:db8:200::1:1" : "10.200.1.1", n);
+	address_set(&backend.source, ipv6 ? "2001:db8:200::1" : "10.200.0.1", 0);
+	backend.address_sum = xlb_sum_address(&backend.address);
+	backend.source_sum = xlb_sum_address(&backend.source);
+	backend.vip_sum = xlb_sum_address(&backend.vip);
+	put(stand->xlb->maps.backends, id, &backend);
+	put_per_cpu(stand->xlb->maps.backend_stats, id, sizeof(struct xlb_backend_stats));
+	if (service->forward <= XLB_FORWARD_DNAT)
 		filter_add(stand, &backend);
-	}
+}
+
+static void service_make(struct stand *stand, enum service_id which)
+{
+	const struct bench_service *service = &services[which];
+	enum xlb_family family = strchr(service->vip, ':') ? XLB_IPV6 : XLB_IPV4;
+	uint32_t ring = which * 8192, first_backend = 1 + which * BACKENDS, id;
+	union xlb_service_target target = {
+		.ring_line = ring / XLB_RING_LINE, .ring_size = RING,
+		.scheduler = XLB_SCHEDULER_MAGLEV, .forward = service->forward,
+		.stateless = service->forward > XLB_FORWARD_DNAT,
+	};
+	struct xlb_address vip;
+
+	address_set(&vip, service->vip, 0);
+	id = vip_make(stand, &vip, family == XLB_IPV6, service->port, target);
+	put_per_cpu(stand->xlb->maps.service_stats,
+		    XLB_SERVICE_KEY(family, id, stand->config.services),
+		    sizeof(struct xlb_service_stats));
+	for (uint32_t i = 0; i < BACKENDS; i++)
+		backend_make(stand, service, first_backend + i, id, i);
 	ring_make(stand, ring, first_backend);
+}
+
+/* The IPv4 VIP answers echo. */
+static void echo_make(struct stand *stand)
+{
+	struct xlb_address address = { .word = { 0, 0, htonl(0xffff), 0 } };
+	struct xlb_vip vip = { .services = 1, .echo = 1 };
+
+	inet_pton(AF_INET, VIP4, &address.word[3]);
+	if (bpf_map_update_elem(bpf_map__fd(stand->xlb->maps.vips), &address, &vip, BPF_ANY))
+		die("vips");
 }
 
 static void configure(struct xlb_config *config)
@@ -278,6 +342,11 @@ static void load(struct stand *stand)
 	bpf_map__set_max_entries(xlb->maps.backend_stats, config->backends);
 	bpf_map__set_max_entries(xlb->maps.service_stats, 2 * config->services);
 	bpf_map__set_max_entries(xlb->maps.service_info, 2 * config->services);
+	bpf_map__set_max_entries(xlb->maps.service_options, 2 * config->services);
+	bpf_map__set_max_entries(xlb->maps.vips, 2 * config->services);
+	bpf_map__set_max_entries(xlb->maps.affinity, 16384);
+	bpf_map__set_max_entries(xlb->maps.fragments, 4096);
+	bpf_map__set_max_entries(xlb->maps.paths, 1024);
 	if (xlb_bpf__load(xlb))
 		die("load");
 	stand->xlb = xlb;
@@ -287,16 +356,23 @@ static void load(struct stand *stand)
 		die("load the wrapper");
 }
 
-/* One frame of a kind; checksums are not looked at by anything here. */
+static bool is_ipv6(const struct row *row)
+{
+	return strchr(services[row->service].vip, ':');
+}
+
+/* One frame of a row; checksums are not looked at by anything here. */
 static void frame_make(const struct row *row, uint8_t *frame)
 {
-	bool ipv6 = row->kind == VIP6 || row->kind == OTHER6;
+	const struct bench_service *service = &services[row->service];
+	bool ipv6 = is_ipv6(row);
 	uint8_t *ip = frame + 14, *tcp = ip + (ipv6 ? 40 : 20);
-	static const char *const destinations[] = {
-		[VIP4] = "203.0.113.10", [DNAT4] = "203.0.113.10", [REPLY4] = "10.200.0.1",
-		[OTHER4] = "203.0.113.99", [VIP6] = "2001:db8:2::10", [OTHER6] = "2001:db8:2::99",
-	};
+	const char *destination = service->vip;
 
+	if (row->kind == OTHER)
+		destination = ipv6 ? "2001:db8:2::99" : "203.0.113.99";
+	else if (row->kind == REPLY)
+		destination = "10.200.0.1";
 	memset(frame, 0, BENCH_FRAME);
 	memcpy(frame, "\x02\0\0\0\0\x01\x02\0\0\0\0\x02", 12);
 	if (ipv6) {
@@ -305,17 +381,21 @@ static void frame_make(const struct row *row, uint8_t *frame)
 		ip[6] = XLB_TCP;
 		ip[7] = 64;
 		inet_pton(AF_INET6, "2001:db8:200::ffff:1", ip + 8);
-		inet_pton(AF_INET6, destinations[row->kind], ip + 24);
+		inet_pton(AF_INET6, destination, ip + 24);
 	} else {
 		memcpy(frame + 12, "\x08\0\x45", 3);
 		ip[3] = BENCH_FRAME - 14;
 		ip[8] = 64;
-		ip[9] = XLB_TCP;
+		ip[9] = row->kind == ECHO ? IPPROTO_ICMP : XLB_TCP;
 		inet_pton(AF_INET, "198.18.0.1", ip + 12);
-		inet_pton(AF_INET, destinations[row->kind], ip + 16);
+		inet_pton(AF_INET, destination, ip + 16);
+	}
+	if (row->kind == ECHO) {
+		tcp[0] = 8;
+		return;
 	}
 	tcp[0] = 0x10;
-	tcp[3] = row->kind == DNAT4 ? 81 : 80;
+	tcp[3] = service->port;
 	tcp[12] = 0x50;
 	tcp[13] = row->begin ? 0x02 : 0x10;
 }
@@ -342,8 +422,8 @@ static double timed(struct stand *stand, struct bpf_program *program, uint8_t *f
 	if (bpf_prog_test_run_opts(bpf_program__fd(program), &options))
 		die("test run");
 	if ((int)options.retval != want) {
-		fprintf(stderr, "bench: %s returned %u instead of %d\n",
-			bpf_program__name(program), options.retval, want);
+		fprintf(stderr, "bench: %s returned %u instead of %d in '%s'\n",
+			bpf_program__name(program), options.retval, want, stand->row);
 		exit(1);
 	}
 	return (thread_ns() - start) / repeat;
@@ -359,13 +439,14 @@ static void aim(struct stand *stand, struct bpf_program *program)
 
 static void wrapper_set(struct stand *stand, const struct row *row, const uint8_t *frame)
 {
-	static const uint32_t modes[] = {
-		[VIP4] = BENCH_CLIENTS4, [DNAT4] = BENCH_CLIENTS4, [OTHER4] = BENCH_CLIENTS4,
-		[VIP6] = BENCH_CLIENTS6, [OTHER6] = BENCH_CLIENTS6, [REPLY4] = BENCH_REPLIES4,
-	};
+	uint32_t mode = is_ipv6(row) ? BENCH_CLIENTS6 : BENCH_CLIENTS4;
 
+	if (row->kind == REPLY)
+		mode = BENCH_REPLIES4;
+	if (row->kind == ECHO)
+		mode = BENCH_SAME;
 	memcpy(stand->wrap->bss->template, frame, sizeof(stand->wrap->bss->template));
-	stand->wrap->bss->mode = modes[row->kind];
+	stand->wrap->bss->mode = mode;
 	stand->wrap->bss->mask = row->flows - 1;
 }
 
@@ -425,11 +506,11 @@ static void flows_fill(struct stand *stand, const struct row *row)
 	uint8_t frame[BENCH_FRAME];
 
 	flows_all(stand, true);
-	if (row->begin || row->kind == OTHER4 || row->kind == OTHER6)
+	if (row->begin || row->kind == OTHER || row->kind == ECHO ||
+	    services[row->service].forward > XLB_FORWARD_DNAT)
 		return;
 	filling.begin = true;
-	if (row->kind == REPLY4)
-		filling.kind = VIP4;
+	filling.kind = REQUEST;
 	frame_make(&filling, frame);
 	wrapper_set(stand, &filling, frame);
 	aim(stand, stand->xlb->progs.xlb);
@@ -439,7 +520,7 @@ static void flows_fill(struct stand *stand, const struct row *row)
 		      (row->flows + FILL_PARTS - 1) / FILL_PARTS, XDP_TX);
 		flows_all(stand, false);
 	}
-	if (row->kind == REPLY4 && replies_collect(stand) < row->flows * 0.99) {
+	if (row->kind == REPLY && replies_collect(stand) < row->flows * 0.99) {
 		fprintf(stderr, "bench: the table did not take the flows of '%s'\n", row->name);
 		exit(1);
 	}
@@ -461,11 +542,12 @@ static void measure(struct stand *stand, struct row *row)
 	double ratios[64], ns[64];
 	uint8_t frame[BENCH_FRAME];
 
+	stand->row = row->name;
 	flows_fill(stand, row);
 	frame_make(row, frame);
 	wrapper_set(stand, row, frame);
 	for (uint32_t i = 0; i < stand->rounds; i++) {
-		bool anew = row->begin && row->flows;
+		bool anew = row->begin && row->flows && services[row->service].forward <= XLB_FORWARD_DNAT;
 		uint32_t repeat = anew ? row->flows : stand->repeat;
 		double bottom, nothing, base, full;
 
@@ -476,7 +558,8 @@ static void measure(struct stand *stand, struct row *row)
 		aim(stand, stand->wrap->progs.empty);
 		base = timed(stand, stand->wrap->progs.wrapper, frame, repeat, XDP_TX);
 		aim(stand, stand->xlb->progs.xlb);
-		full = timed(stand, stand->wrap->progs.wrapper, frame, repeat, row->verdict);
+		full = timed(stand, stand->wrap->progs.wrapper, frame, repeat,
+			     row->kind == OTHER ? XDP_PASS : XDP_TX);
 		ns[i] = full - base + nothing;
 		ratios[i] = ns[i] / bottom;
 	}
@@ -612,9 +695,9 @@ int main(int argc, char **argv)
 	pin_to_cpu();
 	world_make(&stand);
 	load(&stand);
-	service_make(&stand, "203.0.113.10", 80, XLB_FORWARD_NAT, 1, 0);
-	service_make(&stand, "203.0.113.10", 81, XLB_FORWARD_DNAT, 1 + BACKENDS, 8192);
-	service_make(&stand, "2001:db8:2::10", 80, XLB_FORWARD_NAT, 1 + 2 * BACKENDS, 16384);
+	for (int which = 0; which < SERVICES; which++)
+		service_make(&stand, which);
+	echo_make(&stand);
 	measure_all(&stand, only);
 	program_facts(&stand, &verified, &memory);
 	if (json)

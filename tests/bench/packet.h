@@ -13,6 +13,7 @@ enum bench_mode {
 	BENCH_CLIENTS4,		/* source address and port from a counter */
 	BENCH_CLIENTS6,
 	BENCH_REPLIES4,		/* backend's address and destination port from `replies` */
+	BENCH_SAME,		/* not at all */
 };
 
 /* A reply that a flow expects; network order. */

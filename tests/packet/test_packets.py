@@ -8,21 +8,13 @@ import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP, IPOption_RR
 from scapy.layers.inet6 import (ICMPv6DestUnreach, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop,
                                 IPv6ExtHdrRouting, PadN)
-from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
+from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Raw
 
 import stand
+from frames import (BACKEND, BACKEND6, CLIENT, CLIENT6, LINKS, PORTS, VIP, VIP6, backend_text, frame,
+                    network, port_of, transport, vip_text)
 
-VIP, VIP6 = "203.0.113.10", "2001:db8:99::10"
-CLIENT, CLIENT6 = "192.0.2.1", "2001:db8:1::1"
-BACKEND, BACKEND6 = "10.200.0.11", "2001:db8:200::11"
-PORTS = itertools.count(20000)
-
-LINKS = {
-    "untagged": [],
-    "vlan": [Dot1Q(vlan=10)],
-    "qinq": [Dot1AD(vlan=100), Dot1Q(vlan=10)],
-}
 NETWORKS = {
     "ipv4": (4, []),
     "ipv4-options": (4, [IPOption_NOP(), IPOption_RR(routers=["0.0.0.0"])]),
@@ -32,43 +24,6 @@ NETWORKS = {
                        IPv6ExtHdrRouting(addresses=[]),
                        IPv6ExtHdrDestOpt(options=[PadN(optdata=b"\0" * 12)])]),
 }
-
-
-def frame(source, destination, transport, link=(), extra=(), ttl=64, payload=b"hello, world",
-          macs=(stand.CLIENT_MAC, stand.NODE_MAC)):
-    """Ethernet, tags, IP with options or extension headers, transport, payload; lengths and checksums filled in."""
-    packet = Ether(src=macs[0], dst=macs[1])
-    for tag in link:
-        packet /= tag.copy()
-    if ":" in source:
-        packet /= IPv6(src=source, dst=destination, hlim=ttl)
-        for header in extra:
-            packet /= header.copy()
-    else:
-        packet /= IP(src=source, dst=destination, ttl=ttl, options=list(extra), id=4711)
-    return bytes(packet / transport / Raw(payload))
-
-
-def network(family, v4, v6):
-    return v4 if family == 4 else v6
-
-
-def transport(name, **fields):
-    return TCP(**fields) if name == "tcp" else UDP(**{key: value for key, value in fields.items()
-                                                       if key in ("sport", "dport")})
-
-
-def port_of(packet, name):
-    return Ether(packet)[TCP if name == "tcp" else UDP].sport
-
-
-def vip_text(family, port, name):
-    return f"{network(family, VIP, '[' + VIP6 + ']')}:{port}/{name}"
-
-
-def backend_text(family, port, index=0):
-    return (f"{list(stand.BACKENDS)[index]}:{port}" if family == 4 else
-            f"[{list(stand.BACKENDS6)[index]}]:{port}")
 
 
 MATRIX = list(itertools.product(("nat", "dnat"), ("maglev", "rr"), ("tcp", "udp"), NETWORKS, LINKS))
