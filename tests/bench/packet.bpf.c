@@ -96,6 +96,14 @@ int floor_tx(struct xdp_md *ctx)
 	return XDP_TX;
 }
 
+/* The far end of the veth, for live frames. */
+SEC("xdp")
+int sink(struct xdp_md *ctx)
+{
+	(void)ctx;
+	return XDP_DROP;
+}
+
 SEC("xdp")
 int empty(struct xdp_md *ctx)
 {

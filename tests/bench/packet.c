@@ -24,6 +24,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <jansson.h>
+#include <linux/if_link.h>
 
 #include <xlb/abi.h>
 #include <xlb/checksum.h>
@@ -77,6 +78,7 @@ struct row {
 	enum kind kind;
 	uint32_t flows;		/* 0: as many as there are packets */
 	bool begin;		/* SYN: a packet of an unknown flow begins it */
+	bool live;		/* the frame is really sent, and received at the other end */
 	double budget;		/* ratio to the floor; 0: none */
 	double ns, ratio, least;	/* results */
 };
@@ -85,36 +87,38 @@ struct row {
 #define K64 (1u << 16)
 
 static struct row rows[] = {
-	{ "not ours, IPv4", NAT4, OTHER, 1, false, 2.5, 0, 0, 0 },
-	{ "not ours, IPv4, 1 M flows", NAT4, OTHER, M, false, 2.5, 0, 0, 0 },
-	{ "not ours, IPv6", NAT6, OTHER, 1, false, 2.5, 0, 0, 0 },
-	{ "IPIP, established, 1 flow", IPIP, REQUEST, 1, false, 5, 0, 0, 0 },
-	{ "IPIP, established, 64 K flows", IPIP, REQUEST, K64, false, 5.5, 0, 0, 0 },
-	{ "IPIP, established, 1 M flows", IPIP, REQUEST, M, false, 6, 0, 0, 0 },
-	{ "IPIP, new flow every packet, 1 M", IPIP, REQUEST, M, true, 6, 0, 0, 0 },
-	{ "IP6IP6, established, 1 flow", IP6IP6, REQUEST, 1, false, 6, 0, 0, 0 },
-	{ "IP6IP6, established, 1 M flows", IP6IP6, REQUEST, M, false, 7, 0, 0, 0 },
-	{ "IP6IP6, new flow every packet, 1 M", IP6IP6, REQUEST, M, true, 7, 0, 0, 0 },
-	{ "4in6, established, 1 M flows", FOUR_IN_6, REQUEST, M, false, 0, 0, 0, 0 },
-	{ "6in4, established, 1 M flows", SIX_IN_4, REQUEST, M, false, 0, 0, 0, 0 },
-	{ "GUE, established, 1 M flows", GUE, REQUEST, M, false, 0, 0, 0, 0 },
-	{ "GUE over IPv6, established, 1 M flows", GUE6, REQUEST, M, false, 0, 0, 0, 0 },
-	{ "l2, established, 1 flow", L2, REQUEST, 1, false, 0, 0, 0, 0 },
-	{ "l2, established, 1 M flows", L2, REQUEST, M, false, 0, 0, 0, 0 },
-	{ "NAT IPv4, established, 1 flow", NAT4, REQUEST, 1, false, 6, 0, 0, 0 },
-	{ "NAT IPv4, established, 64 K flows", NAT4, REQUEST, K64, false, 0, 0, 0, 0 },
-	{ "NAT IPv4, established, 1 M flows", NAT4, REQUEST, M, false, 25, 0, 0, 0 },
-	{ "NAT IPv4, reply, 1 flow", NAT4, REPLY, 1, false, 0, 0, 0, 0 },
-	{ "NAT IPv4, reply, 64 K flows", NAT4, REPLY, K64, false, 0, 0, 0, 0 },
-	{ "NAT IPv4, reply, 1 M flows", NAT4, REPLY, M, false, 0, 0, 0, 0 },
-	{ "NAT IPv4, new flow every packet, 64 K", NAT4, REQUEST, K64, true, 0, 0, 0, 0 },
-	{ "NAT IPv4, new flow every packet, 1 M", NAT4, REQUEST, M, true, 30, 0, 0, 0 },
-	{ "NAT IPv4, SYN flood into a full table", NAT4, REQUEST, 0, true, 0, 0, 0, 0 },
-	{ "DNAT IPv4, established, 1 flow", DNAT4, REQUEST, 1, false, 0, 0, 0, 0 },
-	{ "DNAT IPv4, established, 1 M flows", DNAT4, REQUEST, M, false, 0, 0, 0, 0 },
-	{ "NAT IPv6, established, 1 flow", NAT6, REQUEST, 1, false, 0, 0, 0, 0 },
-	{ "NAT IPv6, established, 1 M flows", NAT6, REQUEST, M, false, 0, 0, 0, 0 },
-	{ "ICMP echo to a VIP", NAT4, ECHO, 1, false, 0, 0, 0, 0 },
+	{ "not ours, IPv4", NAT4, OTHER, 1, false, false, 2.5, 0, 0, 0 },
+	{ "not ours, IPv4, 1 M flows", NAT4, OTHER, M, false, false, 2.5, 0, 0, 0 },
+	{ "not ours, IPv6", NAT6, OTHER, 1, false, false, 2.5, 0, 0, 0 },
+	{ "IPIP, established, 1 flow", IPIP, REQUEST, 1, false, false, 5, 0, 0, 0 },
+	{ "IPIP, established, 64 K flows", IPIP, REQUEST, K64, false, false, 5.5, 0, 0, 0 },
+	{ "IPIP, established, 1 M flows", IPIP, REQUEST, M, false, false, 6, 0, 0, 0 },
+	{ "IPIP, new flow every packet, 1 M", IPIP, REQUEST, M, true, false, 6, 0, 0, 0 },
+	{ "IP6IP6, established, 1 flow", IP6IP6, REQUEST, 1, false, false, 6, 0, 0, 0 },
+	{ "IP6IP6, established, 1 M flows", IP6IP6, REQUEST, M, false, false, 7, 0, 0, 0 },
+	{ "IP6IP6, new flow every packet, 1 M", IP6IP6, REQUEST, M, true, false, 7, 0, 0, 0 },
+	{ "4in6, established, 1 M flows", FOUR_IN_6, REQUEST, M, false, false, 0, 0, 0, 0 },
+	{ "6in4, established, 1 M flows", SIX_IN_4, REQUEST, M, false, false, 0, 0, 0, 0 },
+	{ "GUE, established, 1 M flows", GUE, REQUEST, M, false, false, 0, 0, 0, 0 },
+	{ "GUE over IPv6, established, 1 M flows", GUE6, REQUEST, M, false, false, 0, 0, 0, 0 },
+	{ "l2, established, 1 flow", L2, REQUEST, 1, false, false, 0, 0, 0, 0 },
+	{ "l2, established, 1 M flows", L2, REQUEST, M, false, false, 0, 0, 0, 0 },
+	{ "NAT IPv4, established, 1 flow", NAT4, REQUEST, 1, false, false, 6, 0, 0, 0 },
+	{ "NAT IPv4, established, 64 K flows", NAT4, REQUEST, K64, false, false, 0, 0, 0, 0 },
+	{ "NAT IPv4, established, 1 M flows", NAT4, REQUEST, M, false, false, 25, 0, 0, 0 },
+	{ "NAT IPv4, reply, 1 flow", NAT4, REPLY, 1, false, false, 0, 0, 0, 0 },
+	{ "NAT IPv4, reply, 64 K flows", NAT4, REPLY, K64, false, false, 0, 0, 0, 0 },
+	{ "NAT IPv4, reply, 1 M flows", NAT4, REPLY, M, false, false, 0, 0, 0, 0 },
+	{ "NAT IPv4, new flow every packet, 64 K", NAT4, REQUEST, K64, true, false, 0, 0, 0, 0 },
+	{ "NAT IPv4, new flow every packet, 1 M", NAT4, REQUEST, M, true, false, 30, 0, 0, 0 },
+	{ "NAT IPv4, SYN flood into a full table", NAT4, REQUEST, 0, true, false, 0, 0, 0, 0 },
+	{ "DNAT IPv4, established, 1 flow", DNAT4, REQUEST, 1, false, false, 0, 0, 0, 0 },
+	{ "DNAT IPv4, established, 1 M flows", DNAT4, REQUEST, M, false, false, 0, 0, 0, 0 },
+	{ "NAT IPv6, established, 1 flow", NAT6, REQUEST, 1, false, false, 0, 0, 0, 0 },
+	{ "NAT IPv6, established, 1 M flows", NAT6, REQUEST, M, false, false, 0, 0, 0, 0 },
+	{ "IPIP, 1 M flows, live frames over veth", IPIP, REQUEST, M, false, true, 1.4, 0, 0, 0 },
+	{ "NAT IPv4, 1 flow, live frames over veth", NAT4, REQUEST, 1, false, true, 0, 0, 0, 0 },
+	{ "ICMP echo to a VIP", NAT4, ECHO, 1, false, false, 0, 0, 0, 0 },
 };
 #define ROWS (sizeof(rows) / sizeof(rows[0]))
 
@@ -354,6 +358,9 @@ static void load(struct stand *stand)
 	stand->wrap = packet_bpf__open_and_load();
 	if (!stand->wrap)
 		die("load the wrapper");
+	if (bpf_xdp_attach(if_nametoindex("v1"), bpf_program__fd(stand->wrap->progs.sink),
+			   XDP_FLAGS_DRV_MODE, NULL))
+		die("attach to v1");
 }
 
 static bool is_ipv6(const struct row *row)
@@ -427,6 +434,23 @@ static double timed(struct stand *stand, struct bpf_program *program, uint8_t *f
 		exit(1);
 	}
 	return (thread_ns() - start) / repeat;
+}
+
+#define LIVE_REPEAT 300000
+#define LIVE_BATCH 64
+
+/* The same with frames that leave by v0 and arrive at v1, all on this CPU. */
+static double timed_live(struct stand *stand, uint8_t *frame)
+{
+	struct xdp_md context = { .data_end = BENCH_FRAME, .ingress_ifindex = stand->ifindex };
+	LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = frame, .data_size_in = BENCH_FRAME,
+		    .ctx_in = &context, .ctx_size_in = sizeof(context), .repeat = LIVE_REPEAT,
+		    .flags = BPF_F_TEST_XDP_LIVE_FRAMES, .batch_size = LIVE_BATCH);
+	double start = thread_ns();
+
+	if (bpf_prog_test_run_opts(bpf_program__fd(stand->wrap->progs.wrapper), &options))
+		die("test run with live frames");
+	return (thread_ns() - start) / LIVE_REPEAT;
 }
 
 /* Aims the wrapper: at the program of xlb, or at `return XDP_TX`. */
@@ -553,6 +577,14 @@ static void measure(struct stand *stand, struct row *row)
 
 		if (anew)
 			flows_all(stand, true);
+		if (row->live) {
+			aim(stand, stand->wrap->progs.floor_tx);
+			bottom = timed_live(stand, frame);
+			aim(stand, stand->xlb->progs.xlb);
+			ns[i] = timed_live(stand, frame);
+			ratios[i] = ns[i] / bottom;
+			continue;
+		}
 		bottom = timed(stand, stand->wrap->progs.floor_tx, frame, stand->repeat, XDP_TX);
 		nothing = timed(stand, stand->wrap->progs.empty, frame, stand->repeat, XDP_TX);
 		aim(stand, stand->wrap->progs.empty);
