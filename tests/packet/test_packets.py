@@ -80,7 +80,7 @@ NOT_OURS = {
     "from a backend, to no port of ours": frame(BACKEND, stand.NODE, TCP(sport=8080, dport=40000)),
     "from a backend, to a port without a flow": frame(BACKEND, stand.NODE,
                                                       TCP(sport=8080, dport=2000)),
-    "ICMP echo to the VIP": frame(CLIENT, VIP, ICMP()),
+    "ICMP echo to another address": frame(CLIENT, "203.0.113.99", ICMP()),
     "ICMP error to the VIP": frame(CLIENT, VIP, ICMP(type=3, code=4) /
                                    IP(src=VIP, dst=CLIENT) / TCP(sport=80)),
     "longer IPv6 chain than is walked": frame(
@@ -106,6 +106,21 @@ def test_not_ours(service, what):
     assert stand.send(NOT_OURS[what]) == ("pass", NOT_OURS[what])
     assert stand.drops() == before
     assert all(entry["packets"] == 0 for entry in stand.lbctl_json("services", "list"))
+
+
+def test_echo_is_answered_for_addresses_of_services(service):
+    """By xlb itself, as long as a service has the address."""
+    ping = frame(CLIENT, VIP, ICMP(id=7, seq=9))
+    key = vip_text(4, 80, "tcp")
+    assert stand.send(ping) == ("pass", ping)
+    service(key, [backend_text(4, 8080)])
+    verdict, out = stand.send(ping)
+    assert verdict == "tx"
+    answer = Ether(out)
+    assert (answer[IP].src, answer[IP].dst) == (VIP, CLIENT)
+    assert (answer[ICMP].type, answer[ICMP].id, answer[ICMP].seq) == (0, 7, 9)
+    stand.lbctl("services", "del", key)
+    assert stand.send(ping) == ("pass", ping)
 
 
 REFUSALS = list(itertools.product(("empty", "weight 0", "draining"), NETWORKS, LINKS))

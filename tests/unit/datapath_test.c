@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* The applier and the maps: what packets would see, what a reader sees, and what is left when a writer dies. */
-#include "datapath_world.h"
+#include "datapath_sound.h"
 
 #include <signal.h>
 #include <sys/stat.h>
@@ -10,121 +10,6 @@
 #include <bpf/bpf.h>
 
 #include <xlb/hash.h>
-
-static bool stats_there(struct datapath *dp, uint32_t id)
-{
-	struct backend backend = { .id = id };
-	struct counters counters;
-
-	return !datapath_backend_counters(dp, &backend, &counters);
-}
-
-static bool filter_has(struct datapath *dp, const struct endpoint *endpoint, uint8_t protocol)
-{
-	const uint64_t *bits = map_memory(dp, MAP_FILTER, &err);
-	uint64_t word =
-		xlb_address_word(&endpoint->address, endpoint->family, config_of(dp)->secret);
-	uint32_t bit = xlb_filter_bit(
-		xlb_hash_endpoint(word, htons(endpoint->port), protocol, config_of(dp)->secret));
-
-	return bits[bit / 64] >> bit % 64 & 1;
-}
-
-/* Looks a VIP up as the packet path does. */
-static bool packets_find(struct datapath *dp, const struct service *service)
-{
-	const struct xlb_service *services = dp->maps[MAP_SERVICES].memory;
-	const struct xlb_service6 *services6 = dp->maps[MAP_SERVICES6].memory;
-	const struct xlb_config *config = config_of(dp);
-	uint64_t word = *slot_at(dp, service->vip.family, service->id).vip;
-	bool ipv6 = service->vip.family == XLB_IPV6;
-	uint32_t home =
-		ipv6 ? xlb_hash_vip6(&service->vip.address, (union xlb_vip6_tail){ .word = word },
-				     config->secret) :
-		       xlb_hash_vip4((union xlb_vip4){ .word = word }, config->secret);
-
-	for (uint32_t i = 0; i < XLB_SERVICE_PROBES; i++) {
-		uint32_t id = (home + i) & (config->services - 1);
-
-		if (id == service->id)
-			return true;
-		if (!(ipv6 ? services6[id].vip.word : services[id].vip.word))
-			return false;
-	}
-	return false;
-}
-
-static void assert_all_found(struct datapath *dp)
-{
-	struct service *service;
-	size_t cursor = 0;
-
-	while ((service = model_next(datapath_model(dp), &cursor)))
-		assert_true(packets_find(dp, service));
-}
-
-static void assert_service_sound(struct datapath *dp, struct service *service, bool *known)
-{
-	struct slot slot = slot_at(dp, service->vip.family, service->id);
-	uint32_t able = 0, placed = 0;
-
-	assert_int_equal(*slot.generation & 1, 0);
-	assert_true(packets_find(dp, service));
-	assert_true(filter_has(dp, &service->vip, service->vip.protocol));
-	for (size_t i = 0; i < service->n_backends; i++) {
-		struct backend *backend = &service->backends[i];
-		struct xlb_backend *entry = backend_at(dp, backend->id);
-		bool takes = backend->state == XLB_BACKEND_ACTIVE && backend->weight;
-		uint32_t share = in_ring(dp, service->vip, backend->id);
-
-		known[backend->id] = true;
-		able += takes;
-		placed += share;
-		assert_int_equal(!!share, takes);
-		assert_true(stats_there(dp, backend->id));
-		assert_true(filter_has(dp, &backend->endpoint, service->vip.protocol));
-		assert_int_equal(entry->state, backend->state);
-		assert_int_equal(entry->weight, backend->weight);
-		assert_int_equal(entry->service, service->id);
-		assert_memory_equal(&entry->vip, &service->vip.address, sizeof(entry->vip));
-	}
-	/* Nobody else is in the ring. */
-	assert_int_equal(placed, slot.target->ring_size);
-	assert_int_equal(!!slot.target->ring_size, !!able);
-	assert_int_equal(slot.target->scheduler, service->scheduler);
-	assert_int_equal(slot.target->forward, service->forward);
-}
-
-void assert_sound(struct datapath *dp)
-{
-	_cleanup_(free_pointer) bool *known = calloc(config_of(dp)->backends, sizeof(*known));
-	struct datapath *reader = open_again();
-	struct service *service;
-	size_t cursor = 0;
-
-	assert_int_equal(config_of(dp)->generation & 1, 0);
-	while ((service = model_next(datapath_model(reader), &cursor)))
-		assert_service_sound(reader, service, known);
-	for (uint32_t id = 1; id < config_of(dp)->backends; id++) {
-		uint8_t state = backend_at(dp, id)->state;
-
-		assert_int_equal(known[id],
-				 state != XLB_BACKEND_FREE && state != XLB_BACKEND_RETIRED);
-		assert_int_equal(stats_there(dp, id), known[id]);
-	}
-	/* What this process believes is what a new one reads. */
-	assert_int_equal(model_count(dp->model), model_count(reader->model));
-	for (cursor = 0; (service = model_next(dp->model, &cursor));) {
-		struct service_change change;
-
-		assert_false(
-			service_diff(model_find(reader->model, &service->vip), service, &change));
-	}
-	assert_int_equal(dp->ring_lines.used, reader->ring_lines.used);
-	assert_int_equal(dp->ids.n, reader->ids.n);
-	assert_int_equal(dp->ids.retired, reader->ids.retired);
-	datapath_close(reader);
-}
 
 /* ---- making and removing ---- */
 

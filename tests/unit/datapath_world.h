@@ -197,11 +197,40 @@ static inline uint32_t in_ring(struct datapath *dp, struct endpoint vip, uint32_
 	uint32_t n = 0;
 
 	for (uint32_t i = 0; i < target.ring_size; i++)
-		n += slots[target.ring_line * XLB_RING_LINE + i] == id;
+		n += (slots[target.ring_line * XLB_RING_LINE + i] & ~XLB_RING_MOVED) == id;
 	return n;
 }
 
-/* What has to be so whenever nobody writes, whatever happened before. */
-void assert_sound(struct datapath *dp);
+/* How many slots of the ring that packets see have the mark. */
+static inline uint32_t marks_of(struct datapath *dp, struct endpoint vip)
+{
+	union xlb_service_target target = target_of(dp, vip);
+	const uint32_t *slots = ring_slots_at(dp, target, &err);
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < target.ring_size; i++)
+		n += slots[i] >> 31;
+	return n;
+}
+
+/* A flow as the packet path keeps it, in some slot of the clients' half. */
+static inline void flow_put_of(struct datapath *dp, uint32_t place, const struct endpoint *vip,
+			       struct endpoint client, union xlb_flow_value value)
+{
+	const struct service *service = model_find(datapath_model(dp), vip);
+	bool ipv6 = vip->family == XLB_IPV6;
+	uint64_t *words = map_memory(dp, ipv6 ? MAP_FLOWS6 : MAP_FLOWS, &err);
+	union xlb_flow_key key = { .port = htons(client.port), .service = service->id };
+
+	words += place * (ipv6 ? 4 : 2);
+	if (ipv6) {
+		memcpy(words, &client.address, sizeof(client.address));
+		words += 2;
+	} else {
+		key.client = client.address.word[0];
+	}
+	words[0] = key.word;
+	words[1] = value.word;
+}
 
 #endif

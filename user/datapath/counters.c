@@ -19,6 +19,12 @@ static const char *const drop_names[XLB_DROP_REASONS] = {
 	[XLB_DROP_BAD_RING] = "bad_ring",
 	[XLB_DROP_MALFORMED] = "malformed",
 	[XLB_DROP_NO_FLOW] = "no_flow",
+	[XLB_DROP_SOURCE_RANGE] = "source_range",
+	[XLB_DROP_BAD_SOURCE] = "bad_source",
+	[XLB_DROP_TOO_BIG] = "too_big",
+	[XLB_DROP_TTL] = "ttl",
+	[XLB_DROP_NO_FRAGMENT] = "no_fragment",
+	[XLB_DROP_RATE_LIMITED] = "rate_limited",
 };
 
 const char *drop_name(enum xlb_drop reason)

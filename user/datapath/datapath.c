@@ -36,6 +36,7 @@ static struct datapath *datapath_new(const char *pin_dir, struct error *err)
 		return NULL;
 	}
 	dp->dir_fd = -1;
+	dp->tick_fd = -1;
 	for (int id = 0; id < MAPS; id++)
 		dp->maps[id].fd = -1;
 	dp->cpus = libbpf_num_possible_cpus();
@@ -53,6 +54,7 @@ void datapath_close(struct datapath *dp)
 	netlink_close(dp);
 	maps_close(dp);
 	close_fd(&dp->dir_fd);
+	close_fd(&dp->tick_fd);
 	free(dp);
 }
 

@@ -65,6 +65,15 @@ int datapath_apply(struct datapath *dp, const struct endpoint *vip, const struct
 		   struct error *err);
 
 /*
+ * Services whose connections follow from packet and backends alone remember where they went before
+ * a change, until those of before are over; then this gives the memory back. Needs the lock. Cheap
+ * where nothing is due.
+ */
+int datapath_settle(struct datapath *dp, struct error *err);
+/* Whether there is anything that will have to be settled. */
+bool datapath_unsettled(const struct datapath *dp);
+
+/*
  * Looks up device and source address for all backends again (routes, addresses or links changed)
  * and puts tc programs on devices that lack them. Needs the lock.
  */

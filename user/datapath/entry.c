@@ -23,12 +23,12 @@
  * in a row is told ENOMEM until it has made more, which takes it a moment (bpf_mem_alloc, and
  * behind it the per-CPU allocator's worker).
  */
-static int element_make(int fd, uint32_t key, const void *value)
+static int element_make(int fd, const void *key, const void *value)
 {
 	struct timespec wait = { .tv_nsec = WAIT_FIRST_NS };
 
 	for (int i = 0; i < WAITS; i++) {
-		if (!bpf_map_update_elem(fd, &key, value, BPF_ANY))
+		if (!bpf_map_update_elem(fd, key, value, BPF_ANY))
 			return 0;
 		if (errno != ENOMEM)
 			return -errno;
@@ -39,14 +39,25 @@ static int element_make(int fd, uint32_t key, const void *value)
 	return -ENOMEM;
 }
 
-static int update_failed(struct datapath *dp, enum map_id id, int error, struct error *err)
+/* What makes a map larger. */
+static const char *option_of(enum map_id id)
 {
-	if (error == E2BIG || error == ENOSPC)
+	return id == MAP_BACKEND_STATS ? "backends" : "services";
+}
+
+int element_write(struct datapath *dp, enum map_id id, const void *key, const void *value,
+		  struct error *err)
+{
+	int r = element_make(dp->maps[id].fd, key, value);
+
+	if (r == -E2BIG || r == -ENOSPC)
 		return error_set(
 			err, ENOSPC,
-			"the map %s is full; `lbctl detach --all`, then attach with a larger --max-%s",
-			map_name(id), id == MAP_BACKEND_STATS ? "backends" : "services");
-	return error_set(err, error, "%s/%s: %s", dp->pin_dir, map_name(id), strerror(error));
+			"the map %s is full (%u); `lbctl detach --all`, then attach with a larger --max-%s",
+			map_name(id), map_entries(config_of(dp), id), option_of(id));
+	if (r)
+		return error_set(err, -r, "%s/%s: %s", dp->pin_dir, map_name(id), strerror(-r));
+	return 0;
 }
 
 static void text_copy(char to[XLB_TEXT_MAX], const char *text)
@@ -61,7 +72,7 @@ int backend_stats_make(struct datapath *dp, uint32_t id, struct error *err)
 	struct endpoint vip = {
 		.address = backend->vip,
 		.port = ntohs(backend->vip_port),
-		.family = backend->family,
+		.family = backend->vip_family,
 		.protocol = backend->protocol,
 	};
 	struct endpoint endpoint = {
@@ -70,7 +81,6 @@ int backend_stats_make(struct datapath *dp, uint32_t id, struct error *err)
 		.family = backend->family,
 	};
 	char service_text[ENDPOINT_TEXT_MAX], backend_text[ENDPOINT_TEXT_MAX];
-	int r;
 
 	if (!values)
 		return error_set(err, ENOMEM, "out of memory");
@@ -83,8 +93,18 @@ int backend_stats_make(struct datapath *dp, uint32_t id, struct error *err)
 		text_copy(stats->service, service_text);
 		text_copy(stats->backend, backend_text);
 	}
-	r = element_make(dp->maps[MAP_BACKEND_STATS].fd, id, values);
-	return r ? update_failed(dp, MAP_BACKEND_STATS, -r, err) : 0;
+	return element_write(dp, MAP_BACKEND_STATS, &id, values, err);
+}
+
+int backend_stats_inherit(struct datapath *dp, uint32_t id, uint32_t from, struct error *err)
+{
+	_cleanup_(free_pointer) void *values = map_values_new(dp, MAP_BACKEND_STATS);
+
+	if (!values)
+		return error_set(err, ENOMEM, "out of memory");
+	if (bpf_map_lookup_elem(dp->maps[MAP_BACKEND_STATS].fd, &from, values))
+		return backend_stats_make(dp, id, err);
+	return element_write(dp, MAP_BACKEND_STATS, &id, values, err);
 }
 
 void backend_stats_delete(struct datapath *dp, uint32_t id)
@@ -99,21 +119,40 @@ int service_stats_clear(struct datapath *dp, uint8_t family, uint32_t id, struct
 
 	if (!values)
 		return error_set(err, ENOMEM, "out of memory");
-	if (bpf_map_update_elem(dp->maps[MAP_SERVICE_STATS].fd, &key, values, BPF_ANY))
-		return update_failed(dp, MAP_SERVICE_STATS, errno, err);
-	return 0;
+	return element_write(dp, MAP_SERVICE_STATS, &key, values, err);
 }
 
-int service_info_write(struct datapath *dp, const struct service *service, uint32_t id,
-		       struct error *err)
+static struct xlb_service_info info_of(const struct service *service)
 {
-	uint32_t key = service_key(dp, service->vip.family, id);
-	struct xlb_service_info info = { .owner = service->owner };
-	int r;
+	const struct prefix *source = &service->encap_source;
+	struct xlb_service_info info = {
+		.owner = service->owner,
+		.affinity_s = service->affinity_s,
+		.gue_port = service->gue_port,
+		.no_echo = service->no_echo,
+		.encap_family = source->family,
+	};
 
+	if (source->family) {
+		info.encap_length = source->length;
+		info.encap_source = source->address;
+	}
 	memcpy(info.name, service->name, strnlen(service->name, sizeof(info.name) - 1));
-	r = element_make(dp->maps[MAP_SERVICE_INFO].fd, key, &info);
-	return r ? update_failed(dp, MAP_SERVICE_INFO, -r, err) : 0;
+	return info;
+}
+
+int service_info_write(struct datapath *dp, const struct service *before,
+		       const struct service *after, uint32_t id, struct error *err)
+{
+	struct xlb_service_info info = info_of(after), old;
+	uint32_t key = service_key(dp, after->vip.family, id);
+
+	if (before) {
+		old = info_of(before);
+		if (!memcmp(&old, &info, sizeof(info)))
+			return 0;
+	}
+	return element_write(dp, MAP_SERVICE_INFO, &key, &info, err);
 }
 
 void service_info_delete(struct datapath *dp, uint8_t family, uint32_t id)

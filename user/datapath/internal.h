@@ -53,6 +53,7 @@ struct device {			/* an entry of `devices`, and what else this process knows of 
 struct path {
 	struct xlb_address source;	/* of this node; zero: there is no route */
 	uint32_t ifindex;		/* 0: there is no route; 1 (lo): an address of this node */
+	bool gateway;			/* by way of a router: not on the device's own link */
 };
 
 struct path_cache;
@@ -65,6 +66,7 @@ struct datapath {
 	int cpus;
 	struct map maps[MAPS];
 	uint32_t own_map_id;		/* of `backends`: a program that uses it is ours */
+	int tick_fd;			/* of the program that tells the tick; -1: none yet */
 
 	/* The state as it was read, or written since. */
 	struct model *model;
@@ -114,10 +116,13 @@ static inline uint32_t service_key(const struct datapath *dp, uint8_t family, ui
 struct slot {
 	uint64_t *vip;		/* 0: free; written last, when the rest is there */
 	union xlb_service_target *target;
+	union xlb_service_target *previous;
 	uint32_t *generation;
+	uint32_t *moved;
 };
 
 struct slot slot_at(const struct datapath *dp, uint8_t family, uint32_t id);
+struct slot slot_of(const struct datapath *dp, const struct service *service);
 bool slot_live(const struct datapath *dp, uint8_t family, uint32_t id);
 /* The VIP in a slot that is live. */
 void slot_vip(const struct datapath *dp, uint8_t family, uint32_t id, struct endpoint *ret_vip);
@@ -141,19 +146,136 @@ void write_begin(struct datapath *dp);
 void write_end(struct datapath *dp);
 void service_begin(const struct slot *slot);
 void service_end(const struct slot *slot);
-uint32_t ring_lines_of(union xlb_service_target target);
 void backend_retire(struct datapath *dp, uint32_t id);
-/* Builds and switches to a new ring from the service's backends. Gives the old one's room back. */
+
+/* check.c: what a service cannot be. */
+int service_check(const struct service *service, struct error *err);
+/* l2: a new backend has to be on the device's own link. */
+int path_check(const struct service *service, const struct backend *backend,
+	       const struct path *path, struct error *err);
+
+/* rings.c: from a service's backends to the ring that packets see. */
+struct ring_change {
+	union xlb_service_target target;
+	uint32_t *slots;	/* NULL: the ring stays where it is */
+	bool unsettled;		/* afterwards flows may be elsewhere than the ring says */
+	bool moves;		/* and more than before: their time begins anew */
+	uint32_t now;		/* tick, if it moves */
+};
+
+/*
+ * What the service's next target is to be, with room for its ring. `keep`: the ring may stay as it
+ * is. `successors`: by id of a backend, the id under which it goes on, else 0; NULL: all keep
+ * theirs. slot.vip is NULL where the service is new.
+ */
+int ring_change_plan(struct datapath *dp, const struct slot *slot, const struct service *service,
+		     bool keep, const uint32_t *successors, struct ring_change *ret_change,
+		     struct error *err);
+/* Gives the room back of a change that comes to nothing. */
+void ring_change_undo(struct datapath *dp, struct ring_change *change);
+/* Writes the ring where nobody looks yet. */
+int ring_change_write(struct datapath *dp, const struct ring_change *change, struct error *err);
+/* Switches to it, and gives back the room of what is in no more use. */
+void ring_change_switch(struct datapath *dp, const struct slot *slot,
+			const struct ring_change *change);
+/* All of it, for the service's backends as they are. */
 int ring_rebuild(struct datapath *dp, struct service *service, struct error *err);
+/* Gives back the rings of a service that is gone. */
+void rings_release(struct datapath *dp, const struct slot *slot);
+/* Replaces what the service did before, and gives back that ring's room. */
+void previous_switch(struct datapath *dp, const struct slot *slot,
+		     union xlb_service_target previous);
+uint32_t ring_lines_of(union xlb_service_target target);
+/* Whether two targets name the same ring. */
+bool ring_shared(union xlb_service_target a, union xlb_service_target b);
+/* A slot's entry under the id with which its backend goes on. */
+uint32_t ring_entry_succeed(const struct datapath *dp, uint32_t entry, const uint32_t *successors);
+/* The slots of a target's ring; NULL: err says why. */
+uint32_t *ring_slots_at(struct datapath *dp, union xlb_service_target target, struct error *err);
+
+/* settle.c: services whose flows are not all where their rings say. */
+/* Gives up the oldest memory of what a service did before. False: there is none left. */
+bool previous_yield(struct datapath *dp);
+/* Takes retired backends out of rings that are kept for flows from before. */
+int previous_forget_retired(struct datapath *dp, struct error *err);
+/* Lets flows and the ring from before go on under new ids. */
+int backends_succeed(struct datapath *dp, const struct slot *slot, const uint32_t *successors,
+		     struct error *err);
+
+/* flows.c: walking through the tables of flows. */
+struct flow_view {
+	struct xlb_address client;
+	union xlb_flow_key key;
+	union xlb_flow_value value;
+	uint64_t *word;		/* where the value stands */
+	uint8_t family;		/* of the VIP: which table it stands in */
+	bool reply;		/* in the half where replies look */
+};
+
+/* Calls each() with all flows that name a backend; packets go on meanwhile. */
+int flows_each(struct datapath *dp, void (*each)(const struct flow_view *flow, void *data),
+	       void *data, struct error *err);
+/* Clears a flow, unless packets changed it meanwhile. */
+void flow_clear(const struct flow_view *flow);
+/* Lets a flow go on under another backend's id; what packets do to it meanwhile stays. */
+void flow_rename(const struct flow_view *flow, uint32_t backend);
+/* Whether a flow is over: its time has run out, though its slot was not wanted yet. */
+bool flow_expired(const struct datapath *dp, union xlb_flow_value value, uint32_t now);
+
+/* tick.c: the packet path's time, as it stands in the maps. */
+int tick_get(struct datapath *dp, uint32_t *ret_tick, struct error *err);
+/* Ticks from one to a later one. */
+static inline uint32_t tick_since(uint32_t then, uint32_t now)
+{
+	return (now - then) & ~(1u << 31);
+}
+
+/* options.c: what few services have, in maps of their own. */
+struct xlb_service_options options_of(const struct datapath *dp, const struct service *service);
+/* Writes them; one store. */
+int options_write(struct datapath *dp, const struct service *service, uint32_t id,
+		  struct error *err);
+int options_read(struct datapath *dp, struct service *service, struct error *err);
+/* Counts a service in or out of those of its address. */
+int vip_count(struct datapath *dp, const struct service *before, const struct service *after,
+	      struct error *err);
+/* The map `vips` as the model has it. */
+int vips_mend(struct datapath *dp, struct error *err);
+
+/* ranges.c: who may come. */
+/* Lets in whom `after` admits and `before` (NULL: a new service) did not. -ENOSPC. */
+int ranges_insert(struct datapath *dp, const struct service *before, const struct service *after,
+		  uint32_t id, struct error *err);
+/* Takes away what `before` admits and `after` (NULL: it is gone) does not. */
+void ranges_delete(struct datapath *dp, const struct service *before, const struct service *after,
+		   uint32_t id);
+/* Reads the ranges of all services whose target says that they have some. */
+int ranges_load(struct datapath *dp, struct error *err);
+/* Deletes what belongs to no service. */
+int ranges_mend(struct datapath *dp, struct error *err);
 
 /* entry.c: what hangs on a service or backend in the maps, one element at a time. */
+/* Writes an element of a hash that is made as it fills. -ENOSPC names the map and the option. */
+int element_write(struct datapath *dp, enum map_id id, const void *key, const void *value,
+		  struct error *err);
 int backend_stats_make(struct datapath *dp, uint32_t id, struct error *err);
+/* With the counters of another one. */
+int backend_stats_inherit(struct datapath *dp, uint32_t id, uint32_t from, struct error *err);
 void backend_stats_delete(struct datapath *dp, uint32_t id);
 /* Counters of a service that comes or goes: all zero. */
 int service_stats_clear(struct datapath *dp, uint8_t family, uint32_t id, struct error *err);
-int service_info_write(struct datapath *dp, const struct service *service, uint32_t id,
-		       struct error *err);
+/* Writes what differs from `before`; NULL: everything. */
+int service_info_write(struct datapath *dp, const struct service *before,
+		       const struct service *after, uint32_t id, struct error *err);
 void service_info_delete(struct datapath *dp, uint8_t family, uint32_t id);
+/*
+ * Whether what a service's backends answer has to be translated back, for which they need bits in
+ * the filter.
+ */
+static inline bool replies_pass(const struct service *service)
+{
+	return service->forward <= XLB_FORWARD_DNAT;
+}
 /* Sets an endpoint's bit in a bitmap of XLB_FILTER_BITS. */
 void filter_set(struct datapath *dp, uint64_t *bits, const struct endpoint *endpoint,
 		uint8_t protocol);
@@ -194,6 +316,13 @@ void netlink_close(struct datapath *dp);
 int path_find(struct datapath *dp, const struct xlb_address *destination, uint8_t family,
 	      struct path *ret_path, struct error *err);
 void paths_forget(struct datapath *dp);
+/* Whether the entry of a backend has another outer source than its service wants. */
+bool encap_source_stale(const struct datapath *dp, const struct service *service,
+			const struct backend *backend);
+/* The outer source that a service wants for its backends of a family; NULL: that of the path. */
+const struct prefix *encap_source_of(const struct service *service, uint8_t family);
+/* The bits of the last word of an address that a prefix leaves open. */
+uint32_t prefix_mask(const struct prefix *prefix);
 /* Writes another path into a live backend. */
 void backend_reroute(struct datapath *dp, uint32_t id, const struct path *path);
 

@@ -98,6 +98,9 @@ static int route_parse(const struct nlmsghdr *header, void *data)
 		else if (mnl_attr_get_type(attribute) == RTA_PREFSRC &&
 			 length <= sizeof(path->source))
 			memcpy(&path->source, mnl_attr_get_payload(attribute), length);
+		else if (mnl_attr_get_type(attribute) == RTA_GATEWAY ||
+			 mnl_attr_get_type(attribute) == RTA_VIA)
+			path->gateway = true;
 	}
 	/* Mostly said so already; inside a VRF it is the VRF's device. */
 	if (route->rtm_type == RTN_LOCAL)

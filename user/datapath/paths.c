@@ -6,6 +6,7 @@
  * Answers are kept while the lock is held: one Pod is often behind several services. A
  * direct-mapped cache is enough; what falls out is asked for again.
  */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
 
@@ -56,6 +57,31 @@ void paths_forget(struct datapath *dp)
 	dp->paths = NULL;
 }
 
+const struct prefix *encap_source_of(const struct service *service, uint8_t family)
+{
+	bool wanted = service->forward == XLB_FORWARD_IPIP || service->forward == XLB_FORWARD_GUE;
+
+	return wanted && service->encap_source.family == family ? &service->encap_source : NULL;
+}
+
+uint32_t prefix_mask(const struct prefix *prefix)
+{
+	uint32_t last = prefix->family == XLB_IPV6 ? 96 : 0;
+	uint32_t fixed = prefix->length > last ? prefix->length - last : 0;
+
+	return htonl(fixed < 32 ? UINT32_MAX >> fixed : 0);
+}
+
+bool encap_source_stale(const struct datapath *dp, const struct service *service,
+			const struct backend *backend)
+{
+	const struct prefix *wanted = encap_source_of(service, backend->endpoint.family);
+	const struct xlb_backend *entry = backend_at(dp, backend->id);
+
+	return wanted && (memcmp(&entry->source, &wanted->address, sizeof(entry->source)) ||
+			  entry->source_mask != prefix_mask(wanted));
+}
+
 /*
  * Not one store: a packet that is translated in this very moment may get the old address with the
  * new sum, and is then lost to its checksum.
@@ -72,8 +98,8 @@ void backend_reroute(struct datapath *dp, uint32_t id, const struct path *path)
 	__atomic_store_n(&entry->source_sum, xlb_sum_address(&path->source), __ATOMIC_RELEASE);
 }
 
-static int backend_refresh(struct datapath *dp, const struct backend *backend, bool *changed,
-			   struct error *err)
+static int backend_refresh(struct datapath *dp, const struct service *service,
+			   const struct backend *backend, bool *changed, struct error *err)
 {
 	struct xlb_backend *entry = backend_at(dp, backend->id);
 	uint32_t before = entry->ifindex;
@@ -82,6 +108,8 @@ static int backend_refresh(struct datapath *dp, const struct backend *backend, b
 
 	if (r)
 		return r;
+	if (encap_source_of(service, backend->endpoint.family))
+		path.source = entry->source;
 	if (path.ifindex == before && !memcmp(&path.source, &entry->source, sizeof(path.source)))
 		return 0;
 	/*
@@ -116,7 +144,7 @@ int datapath_refresh_paths(struct datapath *dp, struct error *err)
 	paths_forget(dp);
 	while (!r && (service = model_next(dp->model, &cursor)))
 		for (size_t i = 0; !r && i < service->n_backends; i++)
-			r = backend_refresh(dp, &service->backends[i], &changed, err);
+			r = backend_refresh(dp, service, &service->backends[i], &changed, err);
 	if (!r)
 		r = devices_mend(dp, err);
 	if (changed)

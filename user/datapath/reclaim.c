@@ -3,9 +3,9 @@
  * Giving back what retired backends still hold: their ids, and bits of the filter.
  *
  * An id may be given to another backend only after no flow names it and no packet is under way that
- * has read it. So: wait until all such packets have left, clear the flows of retired backends, then
- * free the ids. Reading a flow table of a million flows takes some 30 ms, which is why it waits
- * until ids are short.
+ * has read it. So: take them out of rings that are kept for flows from before, wait until all such
+ * packets have left, clear the flows of retired backends, then free the ids. Reading a flow table
+ * of a million flows takes some 30 ms, which is why it waits until ids are short.
  */
 #include <errno.h>
 #include <string.h>
@@ -34,30 +34,29 @@ void quiesce(void)
 		;
 }
 
-/* Clears flows whose backend is retired. `words` to a flow, of which the last is its value. */
-static void flows_clear(const struct datapath *dp, uint64_t *flows, uint64_t n, uint32_t words)
+struct reclaiming {
+	struct datapath *dp;
+	bool *answers;	/* by id of a backend: it has flows whose replies pass us */
+};
+
+/* Clears flows whose backend is retired, and finds out who still answers. */
+static void flow_look(const struct flow_view *flow, void *data)
 {
-	uint32_t backends = config_of(dp)->backends;
+	struct reclaiming *reclaiming = data;
+	uint32_t id = flow->value.backend;
 
-	for (uint64_t i = words - 1; i < n * words; i += words) {
-		union xlb_flow_value value = { .word = __atomic_load_n(&flows[i],
-								       __ATOMIC_RELAXED) };
-		uint64_t expected = value.word;
-
-		if (!value.backend || value.backend >= backends ||
-		    backend_at(dp, value.backend)->state != XLB_BACKEND_RETIRED)
-			continue;
-		/* The packet path may have ended it meanwhile; then it is not ours to clear. */
-		__atomic_compare_exchange_n(&flows[i], &expected, 0, false, __ATOMIC_ACQ_REL,
-					    __ATOMIC_RELAXED);
-	}
+	/* The packet path may have ended it meanwhile; then it is not ours to clear. */
+	if (backend_at(reclaiming->dp, id)->state == XLB_BACKEND_RETIRED)
+		flow_clear(flow);
+	else if (flow->value.forward <= XLB_FORWARD_DNAT)
+		reclaiming->answers[id] = true;
 }
 
 /*
  * The filter, with no bits but those that are needed. Bits go one word at a time, and none that is
  * needed is ever missing.
  */
-static int filter_renew(struct datapath *dp, struct error *err)
+static int filter_renew(struct datapath *dp, const bool *answers, struct error *err)
 {
 	_cleanup_(free_pointer) uint64_t *fresh = calloc(XLB_FILTER_BITS / 64, sizeof(*fresh));
 	uint64_t *bits = map_memory(dp, MAP_FILTER, err);
@@ -71,8 +70,9 @@ static int filter_renew(struct datapath *dp, struct error *err)
 	while ((service = model_next(dp->model, &cursor))) {
 		filter_set(dp, fresh, &service->vip, service->vip.protocol);
 		for (size_t i = 0; i < service->n_backends; i++)
-			filter_set(dp, fresh, &service->backends[i].endpoint,
-				   service->vip.protocol);
+			if (replies_pass(service) || answers[service->backends[i].id])
+				filter_set(dp, fresh, &service->backends[i].endpoint,
+					   service->vip.protocol);
 	}
 	for (size_t i = 0; i < XLB_FILTER_BITS / 64; i++)
 		if (bits[i] != fresh[i])
@@ -83,24 +83,21 @@ static int filter_renew(struct datapath *dp, struct error *err)
 int reclaim(struct datapath *dp, struct error *err)
 {
 	const struct xlb_config *config = config_of(dp);
-	uint64_t *flows = map_memory(dp, MAP_FLOWS, err);
-	uint64_t *flows6 = flows ? map_memory(dp, MAP_FLOWS6, err) : NULL;
+	_cleanup_(free_pointer) bool *answers = calloc(config->backends, sizeof(*answers));
+	struct reclaiming reclaiming = { .dp = dp, .answers = answers };
 	int r;
 
-	if (!flows6)
-		return -errno;
+	if (!answers)
+		return error_set(err, ENOMEM, "out of memory");
 	write_begin(dp);
-	r = filter_renew(dp, err);
-	if (r) {
-		write_end(dp);
-		return r;
+	r = previous_forget_retired(dp, err);
+	if (!r) {
+		quiesce();
+		r = flows_each(dp, flow_look, &reclaiming, err);
 	}
-	quiesce();
-	flows_clear(dp, flows, 2ull * config->flow_lines * XLB_FLOW_WAYS,
-		    sizeof(struct xlb_flow) / sizeof(*flows));
-	flows_clear(dp, flows6, 2ull * config->flow6_lines * XLB_FLOW_WAYS,
-		    sizeof(struct xlb_flow6) / sizeof(*flows6));
-	for (uint32_t id = config->backends - 1; id; id--) {
+	if (!r)
+		r = filter_renew(dp, answers, err);
+	for (uint32_t id = config->backends - 1; !r && id; id--) {
 		struct xlb_backend *entry = backend_at(dp, id);
 
 		if (entry->state != XLB_BACKEND_RETIRED)
@@ -108,7 +105,8 @@ int reclaim(struct datapath *dp, struct error *err)
 		__atomic_store_n(&entry->state, XLB_BACKEND_FREE, __ATOMIC_RELEASE);
 		id_pool_put(&dp->ids, id);
 	}
-	dp->ids.retired = 0;
+	if (!r)
+		dp->ids.retired = 0;
 	write_end(dp);
-	return 0;
+	return r;
 }

@@ -84,6 +84,11 @@ static int service_mend(struct datapath *dp, uint8_t family, uint32_t id, struct
 		for (size_t i = 0; i < service->n_backends; i++)
 			filter_set(dp, filter, &service->backends[i].endpoint,
 				   service->vip.protocol);
+		r = options_write(dp, service, id, err);
+	}
+	if (r)
+		return r;
+	if (service) {
 		r = ring_rebuild(dp, service, err);
 	} else {
 		service_info_delete(dp, family, id);
@@ -91,6 +96,24 @@ static int service_mend(struct datapath *dp, uint8_t family, uint32_t id, struct
 	}
 	if (!r)
 		service_end(&slot);
+	return r;
+}
+
+/* Outer sources that were not yet what their services want: those change as at any other time. */
+static int sources_mend(struct datapath *dp, struct error *err)
+{
+	struct service *service;
+	size_t cursor = 0;
+	int r = 0;
+
+	while (!r && (service = model_next(dp->model, &cursor))) {
+		bool stale = false;
+
+		for (size_t i = 0; i < service->n_backends; i++)
+			stale |= encap_source_stale(dp, service, &service->backends[i]);
+		if (stale)
+			r = datapath_apply(dp, &service->vip, service, err);
+	}
 	return r;
 }
 
@@ -102,6 +125,10 @@ int repair(struct datapath *dp, struct error *err)
 		return r;
 	orphans_retire(dp);
 	r = backend_stats_mend(dp, err);
+	if (!r)
+		r = ranges_mend(dp, err);
+	if (!r)
+		r = vips_mend(dp, err);
 	for (uint32_t id = 0; !r && id < config_of(dp)->services; id++) {
 		r = service_mend(dp, XLB_IPV4, id, err);
 		if (!r)
@@ -110,5 +137,6 @@ int repair(struct datapath *dp, struct error *err)
 	if (r)
 		return r;
 	write_end(dp);
-	return state_load(dp, err);
+	r = state_load(dp, err);
+	return r ? r : sources_mend(dp, err);
 }

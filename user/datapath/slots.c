@@ -23,16 +23,19 @@ static struct xlb_service6 *slot6(const struct datapath *dp, uint32_t id)
 	return (struct xlb_service6 *)dp->maps[MAP_SERVICES6].memory + id;
 }
 
+/* Both kinds of slot have these fields. */
+#define SLOT(service) \
+	((struct slot){ (uint64_t *)&(service)->vip.word, &(service)->target, \
+			&(service)->previous, &(service)->generation, &(service)->moved })
+
 struct slot slot_at(const struct datapath *dp, uint8_t family, uint32_t id)
 {
-	if (family == XLB_IPV6) {
-		struct xlb_service6 *service = slot6(dp, id);
+	return family == XLB_IPV6 ? SLOT(slot6(dp, id)) : SLOT(slot4(dp, id));
+}
 
-		return (struct slot){ (uint64_t *)&service->vip.word, &service->target,
-				      &service->generation };
-	}
-	return (struct slot){ (uint64_t *)&slot4(dp, id)->vip.word, &slot4(dp, id)->target,
-			      &slot4(dp, id)->generation };
+struct slot slot_of(const struct datapath *dp, const struct service *service)
+{
+	return slot_at(dp, service->vip.family, service->id);
 }
 
 static uint64_t slot_word(const struct datapath *dp, uint8_t family, uint32_t id)

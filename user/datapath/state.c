@@ -36,6 +36,12 @@ static void info_read(struct datapath *dp, struct service *service)
 	if (bpf_map_lookup_elem(dp->maps[MAP_SERVICE_INFO].fd, &key, &info))
 		return;
 	service->owner = info.owner;
+	service->affinity_s = info.affinity_s;
+	service->gue_port = info.gue_port;
+	service->no_echo = info.no_echo;
+	service->encap_source.family = info.encap_family;
+	service->encap_source.length = info.encap_length;
+	service->encap_source.address = info.encap_source;
 	memcpy(service->name, info.name, sizeof(service->name));
 	service->name[sizeof(service->name) - 1] = '\0';
 }
@@ -54,7 +60,8 @@ static int ring_reserve(struct datapath *dp, union xlb_service_target target)
 
 static int service_load(struct datapath *dp, uint8_t family, uint32_t id)
 {
-	union xlb_service_target target = { .word = slot_at(dp, family, id).target->word };
+	struct slot slot = slot_at(dp, family, id);
+	union xlb_service_target target = *slot.target, previous = *slot.previous;
 	struct service *service;
 	struct endpoint vip;
 
@@ -66,6 +73,11 @@ static int service_load(struct datapath *dp, uint8_t family, uint32_t id)
 	service->scheduler = target.scheduler;
 	info_read(dp, service);
 	dp->by_key[service_key(dp, family, id)] = service;
+	if (target.options && options_read(dp, service, NULL))
+		return -ENOMEM;
+	/* The ring of before is kept for those who began on it. */
+	if (!ring_shared(previous, target) && ring_reserve(dp, previous))
+		return -ENOMEM;
 	return ring_reserve(dp, target);
 }
 
@@ -86,7 +98,7 @@ struct service *backend_owner(const struct datapath *dp, const struct xlb_backen
 {
 	if (entry->service >= config_of(dp)->services)
 		return NULL;
-	return dp->by_key[service_key(dp, entry->family, entry->service)];
+	return dp->by_key[service_key(dp, entry->vip_family, entry->service)];
 }
 
 void backend_endpoint(const struct xlb_backend *entry, struct endpoint *ret_endpoint)
@@ -142,6 +154,7 @@ static void backends_sort(struct datapath *dp)
 int state_load(struct datapath *dp, struct error *err)
 {
 	const struct xlb_config *config = config_of(dp);
+	int r;
 
 	state_free(dp);
 	dp->generation = __atomic_load_n(&config->generation, __ATOMIC_ACQUIRE);
@@ -151,6 +164,9 @@ int state_load(struct datapath *dp, struct error *err)
 	    extent_pool_init(&dp->ring_lines, config->ring_slots / XLB_RING_LINE) ||
 	    services_load(dp) || backends_load(dp))
 		return out_of_memory(err);
+	r = ranges_load(dp, err);
+	if (r)
+		return r;
 	backends_sort(dp);
 	/* Whoever wrote last may have given room back a moment ago. */
 	extent_pool_doubt(&dp->ring_lines);

@@ -54,7 +54,7 @@ struct service {
 	uint8_t forward;		/* enum xlb_forward */
 	uint8_t scheduler;		/* enum xlb_scheduler */
 	char name[XLB_NAME_MAX];	/* "" or, for Kubernetes, "namespace/name:port" */
-	uint32_t affinity_s;		/* a client stays with its backend so long; 0: it need not */
+	uint32_t affinity_s;		/* a client keeps its backend so long; 0: it need not */
 	uint16_t mss;			/* largest TCP segment that a SYN may announce; 0: any */
 	uint16_t gue_port;		/* gue: UDP destination port; 0: GUE_PORT */
 	bool no_echo;			/* ICMP echo to the VIP is left to the kernel */
@@ -125,6 +125,8 @@ int service_add_range(struct service *service, const struct prefix *range);	/* -
 void service_clear_ranges(struct service *service);
 /* Sorts ranges, and leaves out what is there twice. */
 void service_sort_ranges(struct service *service);
+/* Whether it is one of the service's, which have to be sorted. */
+bool service_has_range(const struct service *service, const struct prefix *range);
 /* The ranges of the VIP's own family; *cursor starts at 0. NULL at the end. */
 const struct prefix *service_next_range(const struct service *service, size_t *cursor);
 /* gue: the port that packets go to. Host order. */
@@ -139,8 +141,8 @@ struct service_change {
 	bool attributes;			/* anything else: forward, owner, ranges, ... */
 };
 /*
- * Sorts both sides' backends and ranges. Returns false where nothing differs; *ret_change is filled either
- * way.
+ * Sorts both sides' backends and ranges. Returns false where nothing differs; *ret_change is filled
+ * either way.
  */
 bool service_diff(struct service *before, struct service *after, struct service_change *ret_change);
 

@@ -12,7 +12,8 @@
  * Slots that a ring of this service needs; 0 if nobody may take new flows (no active backend with a
  * weight). Maglev: a prime above 100 times the number of such backends, from a sparse list, so that
  * it seldom changes; `source` the same. Round robin, lc and random: the sum of the weights over
- * their greatest common divisor, bounded (see ring.c). *ret_slots < 2^24. -E2BIG: more backends than that allows; -ENOMEM.
+ * their greatest common divisor, bounded (see ring.c). *ret_slots < 2^24. -E2BIG: more backends
+ * than that allows; -ENOMEM.
  */
 int ring_size(const struct service *service, uint32_t *ret_slots, struct error *err);
 

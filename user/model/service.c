@@ -227,6 +227,12 @@ void service_sort_ranges(struct service *service)
 	service->n_ranges = n;
 }
 
+bool service_has_range(const struct service *service, const struct prefix *range)
+{
+	return service->n_ranges && bsearch(range, service->ranges, service->n_ranges,
+					    sizeof(*service->ranges), prefix_order);
+}
+
 const struct prefix *service_next_range(const struct service *service, size_t *cursor)
 {
 	while (*cursor < service->n_ranges) {
