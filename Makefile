@@ -60,8 +60,8 @@ $(B)/lbctl: $(USER_OBJECTS)
 	$(say) LD $@
 	$(Q)$(CC) $(CFLAGS) $(XLB_LDFLAGS) $(LDFLAGS) -o $@ $(USER_OBJECTS) $(LIBRARY_LIBS) $(LDLIBS)
 
-# The skeleton has to be there before the first compiler looks for it; afterwards the .d files know who needs it.
-$(B)/user/%.o: user/%.c $(B)/flags | $(B)/xlb.skel.h
+# Skeletons have to be there before the first compiler looks for them; afterwards the .d files know who needs them.
+$(B)/user/%.o: user/%.c $(B)/flags | $(B)/xlb.skel.h $(B)/xdp-dispatcher.skel.h
 	$(say) CC $<
 	$(Q)mkdir -p $(@D); $(CC) $(CFLAGS) $(XLB_CFLAGS) -MMD -MP -c -o $@ $<
 
@@ -76,6 +76,14 @@ $(B)/xlb.bpf.o: $(BPF_OBJECTS)
 $(B)/xlb.skel.h: $(B)/xlb.bpf.o
 	$(say) GEN $@
 	$(Q)$(BPFTOOL) gen skeleton $< name xlb_bpf >$@.new; mv $@.new $@
+
+# Under the name by which libxdp looks for it.
+$(B)/xdp-dispatcher.o: $(B)/bpf/libxdp/xdp-dispatcher.bpf.o
+	$(Q)cp $< $@
+
+$(B)/xdp-dispatcher.skel.h: $(B)/xdp-dispatcher.o
+	$(say) GEN $@
+	$(Q)$(BPFTOOL) gen skeleton $< name xdp_dispatcher >$@.new 2>/dev/null; mv $@.new $@		# it says that it does not know xdp_metadata
 
 # Unit tests link everything but main(). The test worlds need an XDP program for the far ends of veths.
 TEST_OBJECTS := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/lib/*.bpf.c)))
@@ -131,4 +139,4 @@ compile_commands.json: FORCE
 clean:
 	$(Q)rm -rf $(B) compile_commands.json
 
--include $(TEST_OBJECTS:.o=.d) $(USER_OBJECTS:.o=.d) $(BPF_OBJECTS:.o=.d) $(UNIT_TESTS:=.d) $(BENCHES:=.d) $(BENCH_SKELETONS:.skel.h=.bpf.d)
+-include $(B)/bpf/libxdp/xdp-dispatcher.bpf.d $(TEST_OBJECTS:.o=.d) $(USER_OBJECTS:.o=.d) $(BPF_OBJECTS:.o=.d) $(UNIT_TESTS:=.d) $(BENCHES:=.d) $(BENCH_SKELETONS:.skel.h=.bpf.d)

@@ -123,6 +123,7 @@ static int attach_dispatcher(struct datapath *dp, uint32_t ifindex, bool native,
 {
 	_cleanup_(object_close) struct bpf_object *object = NULL;
 	_cleanup_(program_close) struct xdp_program *program = NULL;
+	_cleanup_(dispatcher_withdraw) struct dispatcher_folder folder = {};
 	DECLARE_LIBXDP_OPTS(xdp_program_opts, options, .prog_name = "xlb");
 	int r = load_for_dispatcher(dp, &object, err);
 
@@ -135,6 +136,7 @@ static int attach_dispatcher(struct datapath *dp, uint32_t ifindex, bool native,
 		return error_set(err, -r, "libxdp: %s", strerror(-r));
 	if (priority)
 		xdp_program__set_run_prio(program, priority);
+	dispatcher_offer(&folder);
 	return xdp_program__attach(program, ifindex, libxdp_mode(native), 0);
 }
 
@@ -364,6 +366,7 @@ int datapath_attach(struct datapath *dp, const char *device, enum attach_mode mo
 static int detach_xdp(struct datapath *dp, uint32_t ifindex, const struct xdp_state *state)
 {
 	_cleanup_(multiprog_close) struct xdp_multiprog *multiprog = NULL;
+	_cleanup_(dispatcher_withdraw) struct dispatcher_folder folder = {};
 	_cleanup_(close_fd) int old = -1;
 	LIBBPF_OPTS(bpf_xdp_attach_opts, options);
 	struct xdp_program *ours;
@@ -380,6 +383,7 @@ static int detach_xdp(struct datapath *dp, uint32_t ifindex, const struct xdp_st
 	ours = multiprog_find(dp, multiprog);
 	if (!ours)
 		return -ENOENT;
+	dispatcher_offer(&folder);
 	return xdp_program__detach(ours, ifindex, xdp_multiprog__attach_mode(multiprog), 0);
 }
 

@@ -369,6 +369,14 @@ struct xdp_state {
 
 int xdp_look(struct datapath *dp, uint32_t ifindex, struct xdp_state *ret_state);
 
+/* dispatcher.c: between these two, libxdp finds our dispatcher. */
+struct dispatcher_folder {
+	char path[32];		/* empty: there is none */
+};
+
+void dispatcher_offer(struct dispatcher_folder *ret_folder);
+void dispatcher_withdraw(struct dispatcher_folder *folder);
+
 /* tc.c: our tc programs on a device. */
 int tc_attach(struct datapath *dp, uint32_t ifindex, bool egress, bool *ret_qdisc_made,
 	      struct error *err);

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: GPL-2.0
+"""xlb beside other XDP programs on one device, by libxdp's dispatcher: each comes and goes in every order while packets flow, and nobody
+touches what is not theirs. This needs a kernel that lets programs replace functions, as those in the virtual machines do."""
+
+import itertools
+import json
+import re
+
+import libxdp
+import pytest
+import world
+from conftest import TRAFFIC, VIPS
+from world import NODE, TOP
+
+CHAIN_OBJECT = TOP / "build/tests/lib/chain.bpf.o"
+PRIORITIES = {"xdpfilt_alw_all": 10, "early": 20, "xlb": 50, "late": 80}
+LINE = re.compile(r"^ => +(\d+) +(\S+) +(\d+) +([0-9a-f]{16}) +XDP_PASS")
+
+
+def chain():
+    """Who is on the device, in order: (priority, name, id, tag)."""
+    lines = world.run("xdp-loader", "status", "eth0").stdout.splitlines()
+    return [(int(match[1]), match[2], int(match[3]), match[4]) for match in map(LINE.match, lines) if match]
+
+
+def others():
+    return [entry for entry in chain() if entry[1] != "xlb"]
+
+
+def names():
+    return [entry[1] for entry in chain()]
+
+
+def come(name):
+    if name == "xlb":
+        before = others()
+        world.lbctl("attach", "eth0")
+        assert others() == before
+    else:
+        libxdp.load("eth0", CHAIN_OBJECT, name)
+
+
+def go(name):
+    if name == "xlb":
+        before = others()
+        world.lbctl("detach", "eth0", "--keep")
+        assert others() == before
+    else:
+        libxdp.unload("eth0", name)
+
+
+def seen(name):
+    """How many packets a program of ours here counted."""
+    (number,) = [entry[2] for entry in chain() if entry[1] == name]
+    (bss,) = json.loads(world.run("bpftool", "-j", "prog", "show", "id", number).stdout)["map_ids"]
+    (section,) = json.loads(world.run("bpftool", "-j", "map", "dump", "id", bss).stdout)[0]["formatted"]["value"].values()
+    return section[0]["seen"]
+
+
+class Packets:
+    """Pings of the node, which are none of ours, from the beginning to the end of a block; it fails if one is lost."""
+
+    def __init__(self, net):
+        self.net, self.ping = net, None
+
+    def __enter__(self):
+        self.ping = self.net.client.start("ping", "-q", "-i", "0.05", "-W", "5", "192.0.2.1", stdout=-1)
+
+    def __exit__(self, failed, *_):
+        self.ping.send_signal(2)
+        said = self.ping.communicate()[0]
+        if failed:
+            return
+        sent, received = map(int, re.search(r"(\d+) packets transmitted, (\d+) received", said).groups())
+        # The last one may be on its way.
+        assert sent > 5 and received >= sent - 1, said
+
+
+@pytest.fixture
+def shared(net):
+    """The world, where the kernel lets programs share a device."""
+    net.place = net.neighbour(1, "eth1")
+    libxdp.load("eth0", CHAIN_OBJECT, "early")
+    if names() != ["early"]:
+        pytest.skip("this kernel does not take libxdp's dispatcher")
+    libxdp.unload("eth0", "early")
+    return net
+
+
+PROGRAMS = ("early", "xlb", "late")
+# Each order of coming once, and each order of going.
+ORDERS = list(zip(itertools.permutations(PROGRAMS), reversed(list(itertools.permutations(PROGRAMS)))))
+
+
+@pytest.mark.parametrize("coming,going", ORDERS, ids=["-".join(coming) + "," + "-".join(going) for coming, going in ORDERS])
+def test_every_order(shared, coming, going):
+    world.run("xdp-filter", "load", "eth0", "-m", "native")
+    there = {"xdpfilt_alw_all"}
+
+    def in_order():
+        assert names() == sorted(there, key=PRIORITIES.get)
+
+    with Packets(shared):
+        for name in coming:
+            come(name)
+            there.add(name)
+            in_order()
+        # What is not ours goes through all of them.
+        before = seen("early"), seen("late")
+        shared.client.run("ping", "-q", "-c", "3", "-i", "0.1", "192.0.2.1")
+        assert seen("early") >= before[0] + 3 and seen("late") >= before[1] + 3
+        for name in going:
+            go(name)
+            there.remove(name)
+            in_order()
+
+
+def test_our_packets_while_others_come_and_go(shared):
+    """Nothing to a VIP is lost while a chain is built around us, and what we forward is not seen by who comes after us."""
+    shared.attach("eth0", "eth1")
+    shared.serve([shared.place], 4, "udp")
+    asking = shared.client.start("/usr/bin/python3", TRAFFIC, "udp", VIPS[4], 80, 1000000, stdout=-1)
+    world.wait_for(lambda: json.loads(asking.stdout.readline())["name"] == "b1", what="the first answer")
+    (ours,) = [entry for entry in chain() if entry[1] == "xlb"]
+    for name in ("late", "early"):
+        come(name)
+    assert names() == ["early", "xlb", "late"]
+    assert seen("early") > 0
+    before, passed = seen("late"), seen("early")
+    world.wait_for(lambda: seen("early") > passed + 20, what="requests")
+    assert seen("late") < before + 10       # but ARP
+    for name in ("early", "late"):
+        go(name)
+    assert chain() == [ours]
+    asking.terminate()
+    lines = asking.communicate()[0].splitlines()
+    answers = [json.loads(line) for line in lines if line.endswith("}")]
+    assert len(answers) > 20 and all(answer.get("name") == "b1" for answer in answers), answers[-5:]
+
+
+def test_tools_with_a_dispatcher_of_their_own(shared):
+    """Debian 12's xdp-filter comes beside us, or, where its dispatcher cannot take us, not at all; we stay and work either way."""
+    shared.attach("eth0", "eth1")
+    shared.serve([shared.place], 4, "udp")
+    before = chain()
+    loaded = world.run("xdp-filter", "load", "eth0", "-m", "native", check=False)
+    if loaded.returncode:
+        assert chain() == before
+    else:
+        assert [entry for entry in chain() if entry[1] == "xlb"] == before and names() == ["xdpfilt_alw_all", "xlb"]
+    assert all(answer.get("name") == "b1" for answer in shared.ask("udp", 4, 3))
+    if not loaded.returncode:
+        world.run("xdp-filter", "unload", "eth0")
+    assert chain() == before
+
+
+def test_someone_else_first(shared):
+    """A filter with a dispatcher of libxdp's own is there first: we come behind it, and it filters what is for us."""
+    world.run("xdp-filter", "load", "eth0", "-m", "native")
+    (filter_before,) = chain()
+    shared.attach("eth0", "eth1")
+    shared.serve([shared.place], 4, "udp")
+    assert chain()[0] == filter_before and names() == ["xdpfilt_alw_all", "xlb"]
+    assert all(answer.get("name") == "b1" for answer in shared.ask("udp", 4, 3))
+    world.run("xdp-filter", "ip", "-m", "dst", VIPS[4])
+    assert all("error" in answer for answer in shared.ask("udp", 4, 1))
+    world.run("xdp-filter", "ip", "-m", "dst", "-r", VIPS[4])
+    assert all(answer.get("name") == "b1" for answer in shared.ask("udp", 4, 3))
+    world.lbctl("detach", "--all")
+    assert chain() == [filter_before]
+
+
+def test_priority(shared):
+    """Before and after the others, as --priority says."""
+    come("early")
+    world.lbctl("attach", "eth0", "--priority", "10")
+    assert names() == ["xlb", "early"]
+    go("xlb")
+    world.lbctl("attach", "eth0", "--priority", "90")
+    assert names() == ["early", "xlb"]
+
+
+def test_generic_mode_has_a_dispatcher_too(shared):
+    world.lbctl("attach", "eth0", "--mode", "generic")
+    assert NODE.run("xdp-loader", "status", "eth0").stdout.count(" skb ") == 1 and names() == ["xlb"]
