@@ -156,3 +156,12 @@ def test_more_than_there_is_room_for(world):
     world.fails("backends", "add", VIP, "198.51.100.200")
     world.ok("backends", "del", VIP, there[0]["address"])
     world.ok("backends", "add", VIP, "198.51.100.200")
+
+
+def test_other_family(attached):
+    """Only tunnels lead from one to the other."""
+    line = attached.fails("backends", "add", "192.0.2.10:80/tcp", "2001:db8::5")
+    assert line == ("[2001:db8::5]:80: is IPv6, but 192.0.2.10:80/tcp is IPv4, and its forwarding, nat, "
+                    "does not lead from one to the other")
+    assert "IPv4" in attached.fails("backends", "add", "[2001:db8::10]:80/tcp", "10.0.0.5")
+    assert "no backend of" in attached.fails("backends", "del", "192.0.2.10:80/tcp", "2001:db8::5")

@@ -8,7 +8,9 @@ from cli_world import own_by
 
 STABLE = ["service", "owner", "name", "forward", "scheduler", "backends", "packets", "bytes",
           "flows"]
-MORE = ["reply_packets", "reply_bytes", "refused", "refused_bytes", "dropped", "dropped_bytes"]
+COUNTS = ["reply_packets", "reply_bytes", "refused", "refused_bytes", "dropped", "dropped_bytes"]
+OPTIONS = {"affinity": 0, "source_ranges": [], "mss": 0, "encap_source": None, "gue_port": None,
+           "echo": True}
 VIP = "192.0.2.10:80/tcp"
 
 
@@ -18,12 +20,12 @@ def service(world, vip):
 
 def test_list_json(attached):
     services = attached.json("services", "list")
-    assert [list(each) for each in services] == [STABLE + MORE] * 3
+    assert [list(each) for each in services] == [STABLE + COUNTS + list(OPTIONS)] * 3
     assert [each["service"] for each in services] == \
         ["192.0.2.10:53/udp", VIP, "[2001:db8::10]:80/tcp"]
     assert services[1] == {"service": VIP, "owner": "cli", "name": "", "forward": "nat",
                            "scheduler": "rr", "backends": 2} | dict.fromkeys(
-                               ["packets", "bytes", "flows", *MORE], 0)
+                               ["packets", "bytes", "flows", *COUNTS], 0) | OPTIONS
 
 
 def test_list_text(attached):

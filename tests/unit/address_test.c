@@ -154,9 +154,28 @@ static void choices_are_parsed(void **state)
 	assert_int_equal(scheduler_parse("rr", &value, &err), 0);
 	assert_int_equal(value, XLB_SCHEDULER_RR);
 	assert_int_equal(scheduler_parse("RR", &value, &err), -EINVAL);
-	assert_string_equal(err.text, "RR: no such scheduler; there are maglev, rr");
+	assert_string_equal(err.text,
+			    "RR: no such scheduler; there are maglev, rr, lc, random, source");
 	assert_int_equal(forward_parse("", &value, &err), -EINVAL);
 	assert_int_equal(value, XLB_SCHEDULER_RR);
+}
+
+static void every_choice_has_a_name(void **state)
+{
+	struct error err;
+	uint8_t value;
+
+	(void)state;
+	for (uint8_t i = 0; i < XLB_FORWARDS; i++) {
+		assert_int_equal(forward_parse(forward_name(i), &value, &err), 0);
+		assert_int_equal(value, i);
+	}
+	for (uint8_t i = 0; i < XLB_SCHEDULERS; i++) {
+		assert_int_equal(scheduler_parse(scheduler_name(i), &value, &err), 0);
+		assert_int_equal(value, i);
+	}
+	assert_int_equal(forward_parse("gre", &value, &err), -EINVAL);
+	assert_string_equal(err.text, "gre: no such forwarding; there are nat, dnat, l2, ipip, gue");
 }
 
 static void values_out_of_range_have_a_name(void **state)
@@ -206,6 +225,7 @@ int main(void)
 		cmocka_unit_test(backends_are_parsed),
 		cmocka_unit_test(weights_are_parsed),
 		cmocka_unit_test(choices_are_parsed),
+		cmocka_unit_test(every_choice_has_a_name),
 		cmocka_unit_test(values_out_of_range_have_a_name),
 		cmocka_unit_test(the_longest_endpoint_fits),
 		cmocka_unit_test(errors_are_one_line_that_may_quote_itself),

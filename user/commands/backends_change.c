@@ -133,9 +133,14 @@ static int run_add(int argc, char **argv)
 	backend.endpoint = change.address;
 	if (change.wish.has_weight)
 		backend.weight = change.wish.weight;
-	if (service_set_backend(change.service, &backend) < 0)
-		return fail("out of memory");
-	return change_apply(&change);
+	status = service_set_backend(change.service, &backend);
+	if (status == -EINVAL)
+		return fail("%s: is IPv%u, but %s is IPv%u, and its forwarding, %s, does not lead "
+			    "from one to the other",
+			    endpoint_format_backend(&change.address, address),
+			    change.address.family, endpoint_format(&change.vip, service),
+			    change.vip.family, forward_name(change.service->forward));
+	return status < 0 ? fail("out of memory") : change_apply(&change);
 }
 
 static int run_set(int argc, char **argv)

@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "commands/command.h"
 #include "commands/output.h"
+#include "commands/service_wish.h"
 #include "commands/session.h"
 #include "commands/sync_loop.h"
 #include "commands/sync_report.h"
@@ -56,9 +57,9 @@ static const struct option_spec options[] = {
 	{ OPTION_DEFAULT_CLASS, "default-class", NULL,
 	  "Services without a loadBalancerClass are ours too (the default)" },
 	{ OPTION_ONLY_CLASS, "only-class", NULL, "they are not" },
-	{ OPTION_FORWARD, "forward", "nat|dnat",
+	{ OPTION_FORWARD, "forward", FORWARD_VALUES,
 	  "of Services without the annotation xlb.dev/forward" },
-	{ OPTION_SCHEDULER, "scheduler", "maglev|rr",
+	{ OPTION_SCHEDULER, "scheduler", SCHEDULER_VALUES,
 	  "of Services without the annotation xlb.dev/scheduler" },
 	{ OPTION_REQUEST_TIMEOUT, "request-timeout", "SECONDS",
 	  "until a server or exec plugin that says nothing is given up (default 30)" },

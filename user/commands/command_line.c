@@ -224,13 +224,16 @@ int number_parse(const char *text, uint64_t min, uint64_t max, uint64_t *ret_num
 }
 
 #define HELP_COLUMN 37
+#define HELP_OPTION 30 /* in front of it, with letter and blanks */
 #define HELP_WIDTH 62
 
-/* The text from HELP_COLUMN on, as many words in a line as fit. */
-static void print_wrapped(const char *text)
+/* The text from HELP_COLUMN on, as many words in a line as fit; `taken` of the first is not free. */
+static void print_wrapped(const char *text, int taken)
 {
-	while (strlen(text) > HELP_WIDTH) {
-		int length = HELP_WIDTH;
+	int width = HELP_WIDTH - taken;
+
+	while ((int)strlen(text) > width) {
+		int length = width;
 
 		while (length > 0 && text[length] != ' ')
 			length--;
@@ -238,6 +241,7 @@ static void print_wrapped(const char *text)
 			break;
 		printf("%.*s\n%*s", length, text, HELP_COLUMN, "");
 		text += length + 1;
+		width = HELP_WIDTH;
 	}
 	puts(text);
 }
@@ -250,10 +254,11 @@ void command_help_options(const struct option_spec *options)
 		snprintf(text, sizeof(text), "--%s%s%s", spec->name, spec->value ? " " : "",
 			 spec->value ? spec->value : "");
 		if (spec->id < OPTION_LONG)
-			printf("  -%c, %-30s ", spec->id, text);
+			printf("  -%c, %-*s ", spec->id, HELP_OPTION, text);
 		else
-			printf("      %-30s ", text);
-		print_wrapped(spec->help);
+			printf("      %-*s ", HELP_OPTION, text);
+		print_wrapped(spec->help,
+			      strlen(text) > HELP_OPTION ? strlen(text) - HELP_OPTION : 0);
 	}
 }
 

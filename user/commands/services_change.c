@@ -1,25 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 /* services add, set and del. */
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "commands/command.h"
 #include "commands/output.h"
+#include "commands/service_wish.h"
 #include "commands/session.h"
 
 static const struct option_spec add_options[] = {
-	{ 'f', "forward", "nat|dnat", "how packets get to the backends (default nat)" },
-	{ 's', "scheduler", "maglev|rr", "how a new flow chooses one (default maglev)" },
-	{ 'n', "name", "NAME", "for listings" },
+	WISH_OPTIONS(" (default nat)", " (default maglev)"),
 	{ 'F', "force", NULL, "take the service over if Kubernetes or a file owns it" },
 	{ 0 },
 };
 
 static const struct option_spec set_options[] = {
-	{ 'f', "forward", "nat|dnat", "how packets get to the backends" },
-	{ 's', "scheduler", "maglev|rr", "how a new flow chooses one" },
-	{ 'n', "name", "NAME", "for listings" },
+	WISH_OPTIONS("", ""),
 	{ 'F', "force", NULL, "even if Kubernetes or a file owns the service" },
 	{ 0 },
 };
@@ -29,72 +22,41 @@ static const struct option_spec del_options[] = {
 	{ 0 },
 };
 
-/* What the options asked for. */
-struct wish {
-	bool has_forward, has_scheduler, force;
-	uint8_t forward, scheduler;
-	const char *name; /* NULL: not given */
-};
-
-/* Printable and without blanks, so that listings stay one word a column. */
-static int parse_name(const char *text, const char **ret_name, struct error *err)
-{
-	size_t length = strlen(text);
-
-	if (length >= XLB_NAME_MAX)
-		return error_set(err, EINVAL, "%.20s...: a name of %zu characters, at most %d",
-				 text, length, XLB_NAME_MAX - 1);
-	for (const char *at = text; *at; at++)
-		if (*at <= ' ' || *at >= 0x7f)
-			return error_set(err, EINVAL, "%s: a name has no blanks, and ASCII only",
-					 text);
-	*ret_name = text;
-	return 0;
-}
-
-static int parse_option(int option, const char *value, struct wish *wish, struct error *err)
-{
-	switch (option) {
-	case 'f':
-		wish->has_forward = true;
-		return forward_parse(value, &wish->forward, err);
-	case 's':
-		wish->has_scheduler = true;
-		return scheduler_parse(value, &wish->scheduler, err);
-	case 'n':
-		return parse_name(value, &wish->name, err);
-	default:
-		wish->force = true;
-		return 0;
-	}
-}
-
 /* The command line of all three. False: that was all, exit with line->status. */
 static bool parse(struct command_line *line, struct wish *wish, struct endpoint *vip)
 {
 	struct error err;
 	int option;
 
-	*wish = (struct wish){};
-	while ((option = command_line_next(line)) > 0)
-		if (parse_option(option, line->value, wish, &err) < 0) {
+	while ((option = command_line_next(line)) > 0) {
+		if (option == 'F') {
+			wish->force = true;
+		} else if (wish_parse(wish, option, line->value, &err) < 0) {
 			line->status = bad_value(line, &err);
 			return false;
 		}
+	}
 	if (option < 0)
 		return false;
 	line->status = session_parse_vip(line, line->operands[0], vip);
+	/* A service that is made anew has the default, unless something else was asked for. */
+	if (line->command == &verb_services_add && !wish->force)
+		wish->forward = true;
+	if (line->status == STATUS_OK && wish_check(wish, vip, &err) < 0)
+		line->status = usage_error(line, "%s", err.text);
 	return line->status == STATUS_OK;
 }
 
-static void fulfil(struct service *service, const struct wish *wish)
+/* The service as it is wished for, put to work. */
+static int apply(struct datapath *dp, const struct endpoint *vip, struct wish *wish,
+		 struct service *service)
 {
-	if (wish->has_forward)
-		service->forward = wish->forward;
-	if (wish->has_scheduler)
-		service->scheduler = wish->scheduler;
-	if (wish->name)
-		strcpy(service->name, wish->name);
+	char text[ENDPOINT_TEXT_MAX];
+	struct error err;
+
+	if (wish_fulfil(wish, service, &err) < 0)
+		return fail("%s: %s", endpoint_format(vip, text), err.text);
+	return session_apply(dp, vip, service);
 }
 
 /* A service that is not there yet, with defaults; the caller's. */
@@ -140,9 +102,9 @@ static int run_add(int argc, char **argv)
 {
 	_cleanup_(service_free_pointer) struct service *service = NULL;
 	_cleanup_(datapath_close_pointer) struct datapath *dp = NULL;
+	_cleanup_(wish_end) struct wish wish = {};
 	struct command_line line;
 	struct endpoint vip;
-	struct wish wish;
 	int status;
 
 	command_line_start(&line, &verb_services_add, argc, argv);
@@ -153,40 +115,38 @@ static int run_add(int argc, char **argv)
 		status = make_service(dp, &vip, &wish, &service);
 	if (status != STATUS_OK)
 		return status;
-	fulfil(service, &wish);
-	return session_apply(dp, &vip, service);
+	return apply(dp, &vip, &wish, service);
 }
 
 static int run_set(int argc, char **argv)
 {
 	_cleanup_(service_free_pointer) struct service *service = NULL;
 	_cleanup_(datapath_close_pointer) struct datapath *dp = NULL;
+	_cleanup_(wish_end) struct wish wish = {};
 	struct command_line line;
 	struct endpoint vip;
-	struct wish wish;
 	int status;
 
 	command_line_start(&line, &verb_services_set, argc, argv);
 	if (!parse(&line, &wish, &vip))
 		return line.status;
-	if (!wish.has_forward && !wish.has_scheduler && !wish.name)
+	if (!wish_any(&wish))
 		return usage_error(&line, "nothing to set");
 	status = session_open_locked(&line, &dp);
 	if (status == STATUS_OK)
 		status = session_copy_service(dp, &vip, wish.force, &service);
 	if (status != STATUS_OK)
 		return status;
-	fulfil(service, &wish);
-	return session_apply(dp, &vip, service);
+	return apply(dp, &vip, &wish, service);
 }
 
 static int run_del(int argc, char **argv)
 {
 	_cleanup_(service_free_pointer) struct service *service = NULL;
 	_cleanup_(datapath_close_pointer) struct datapath *dp = NULL;
+	_cleanup_(wish_end) struct wish wish = {};
 	struct command_line line;
 	struct endpoint vip;
-	struct wish wish;
 	int status;
 
 	command_line_start(&line, &verb_services_del, argc, argv);

@@ -25,6 +25,33 @@ static const struct column columns[] = {
 };
 /* clang-format on */
 
+/* As they stand: ranges of the other family than the VIP's are there, and admit nobody. */
+static json_t *ranges_json(const struct service *service)
+{
+	json_t *array = json_array();
+	char text[ENDPOINT_TEXT_MAX];
+
+	for (size_t i = 0; array && i < service->n_ranges; i++)
+		json_array_append_new(array,
+				      json_string(prefix_format(&service->ranges[i], text)));
+	return array;
+}
+
+static json_t *encap_source_json(const struct service *service)
+{
+	char text[ENDPOINT_TEXT_MAX];
+
+	if (!service->encap_source.family)
+		return json_null();
+	return json_string(encap_source_format(&service->encap_source, text));
+}
+
+static json_t *gue_port_json(const struct service *service)
+{
+	return service->forward == XLB_FORWARD_GUE ? json_integer(service_gue_port(service)) :
+						     json_null();
+}
+
 /* The fields that design.md names come first and are stable. */
 static json_t *to_json(const struct service *service, const struct counters *counters)
 {
@@ -32,7 +59,7 @@ static json_t *to_json(const struct service *service, const struct counters *cou
 
 	/* clang-format off */
 	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-			 "s:I}",
+			 "s:I, s:i, s:o, s:i, s:o, s:o, s:b}",
 			 "service", endpoint_format(&service->vip, vip),
 			 "owner", owner_name(service->owner),
 			 "name", service->name,
@@ -47,7 +74,13 @@ static json_t *to_json(const struct service *service, const struct counters *cou
 			 "refused", (json_int_t)counters->refused.packets,
 			 "refused_bytes", (json_int_t)counters->refused.bytes,
 			 "dropped", (json_int_t)counters->dropped.packets,
-			 "dropped_bytes", (json_int_t)counters->dropped.bytes);
+			 "dropped_bytes", (json_int_t)counters->dropped.bytes,
+			 "affinity", (int)service->affinity_s,
+			 "source_ranges", ranges_json(service),
+			 "mss", (int)service->mss,
+			 "encap_source", encap_source_json(service),
+			 "gue_port", gue_port_json(service),
+			 "echo", !service->no_echo);
 	/* clang-format on */
 }
 
@@ -102,6 +135,42 @@ static int run_list(int argc, char **argv)
 	return status == STATUS_OK ? list(dp, line.json) : status;
 }
 
+static void show_ranges(const struct service *service)
+{
+	const struct prefix *range;
+	char text[ENDPOINT_TEXT_MAX];
+	const char *before = "";
+	size_t cursor = 0;
+
+	if (!service->n_ranges)
+		return;
+	printf("%-13s ", "source ranges");
+	while ((range = service_next_range(service, &cursor))) {
+		printf("%s%s", before, prefix_format(range, text));
+		before = ",";
+	}
+	puts(*before ? "" : "none of the VIP's family: nobody is let in");
+}
+
+/* What most services have not. */
+static void show_options(const struct service *service)
+{
+	char text[ENDPOINT_TEXT_MAX];
+
+	if (service->affinity_s)
+		printf("%-13s %u s\n", "affinity", service->affinity_s);
+	show_ranges(service);
+	if (service->mss)
+		printf("%-13s %u\n", "mss", service->mss);
+	if (service->encap_source.family)
+		printf("%-13s %s\n", "encap source",
+		       encap_source_format(&service->encap_source, text));
+	if (service->forward == XLB_FORWARD_GUE)
+		printf("%-13s %u\n", "gue port", service_gue_port(service));
+	if (service->no_echo)
+		printf("%-13s off\n", "echo");
+}
+
 static int show_text(struct datapath *dp, const struct service *service,
 		     const struct counters *counters)
 {
@@ -112,6 +181,7 @@ static int show_text(struct datapath *dp, const struct service *service,
 	printf("%-13s %s\n", "owner", owner_name(service->owner));
 	printf("%-13s %s\n", "forward", forward_name(service->forward));
 	printf("%-13s %s\n", "scheduler", scheduler_name(service->scheduler));
+	show_options(service);
 	listing_print_count("to backends", &counters->to_backend);
 	listing_print_count("to clients", &counters->to_client);
 	listing_print_count("refused", &counters->refused);

@@ -66,10 +66,6 @@ int session_parse_endpoints(const struct command_line *line, struct endpoint *re
 		return status;
 	if (endpoint_parse_backend(line->operands[1], vip.port, &backend, &err) < 0)
 		return usage_error(line, "%s", err.text);
-	if (backend.family != vip.family)
-		return fail("%s: is IPv%d, but the service is IPv%d: nat and dnat do not translate "
-			    "between families",
-			    line->operands[1], backend.family, vip.family);
 	backend.protocol = vip.protocol;
 	*ret_vip = vip;
 	*ret_backend = backend;

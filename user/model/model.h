@@ -30,6 +30,9 @@ struct endpoint {
 };
 
 #define GUE_PORT 6080
+#define AFFINITY_MAX_S 86400	/* as Kubernetes has it */
+#define MSS_MIN 536		/* what every host can receive (RFC 9293, 3.7.1) */
+#define MSS_MAX 65495		/* in the longest IPv4 packet */
 
 /* "192.0.2.10:80/tcp", "[2001:db8::10]:80/udp": with a NUL it never needs more than this. */
 #define ENDPOINT_TEXT_MAX 64
@@ -108,6 +111,8 @@ struct backend *service_find_backend(const struct service *service,
 bool forward_crosses_families(uint8_t forward);
 /* Whether packets reach the backend with the port that they came to. */
 bool forward_keeps_port(uint8_t forward);
+/* Whether packets get an outer header, whose source can be chosen. */
+bool forward_encapsulates(uint8_t forward);
 /*
  * Adds, or overwrites weight and state where it is there already. -EINVAL: family (of a service
  * whose forwarding does not cross families) or protocol does not fit the service; -ENOMEM.
@@ -159,11 +164,28 @@ int address_parse(const char *text, struct xlb_address *ret_address, uint8_t *re
 int weight_parse(const char *text, uint16_t *ret_weight, struct error *err);
 int forward_parse(const char *text, uint8_t *ret_forward, struct error *err);
 int scheduler_parse(const char *text, uint8_t *ret_scheduler, struct error *err);
+int port_parse(const char *text, uint16_t *ret_port, struct error *err);
+/* "ADDR/LENGTH" or "ADDR". Bits behind the prefix are refused; the lenient one clears them. */
+int prefix_parse(const char *text, struct prefix *ret_prefix, struct error *err);
+int prefix_parse_lenient(const char *text, struct prefix *ret_prefix, struct error *err);
+/*
+ * Source ranges of a VIP of that family, with commas; "" or "any": none, which is NULL. The caller
+ * frees.
+ */
+int ranges_parse(const char *text, uint8_t family, struct prefix **ret_ranges, size_t *ret_n,
+		 struct error *err);
+int encap_source_parse(const char *text, struct prefix *ret_source, struct error *err);
+int affinity_parse(const char *text, uint32_t *ret_seconds, struct error *err);
+int mss_parse(const char *text, uint16_t *ret_mss, struct error *err);
+int echo_parse(const char *text, bool *ret_no_echo, struct error *err);	/* "on", "off" */
 /* These return `text`. The first ends with "/tcp" if there is a protocol, the second never. */
 const char *endpoint_format(const struct endpoint *endpoint, char text[ENDPOINT_TEXT_MAX]);
 const char *endpoint_format_backend(const struct endpoint *endpoint, char text[ENDPOINT_TEXT_MAX]);
 const char *address_format(const struct xlb_address *address, uint8_t family,
 			   char text[ENDPOINT_TEXT_MAX]);
+const char *prefix_format(const struct prefix *prefix, char text[ENDPOINT_TEXT_MAX]);
+/* As it is parsed: "auto", "ADDR" or "ADDR/LENGTH". May return a constant instead of `text`. */
+const char *encap_source_format(const struct prefix *source, char text[ENDPOINT_TEXT_MAX]);
 const char *forward_name(uint8_t forward);
 const char *scheduler_name(uint8_t scheduler);
 const char *owner_name(uint8_t owner);

@@ -120,6 +120,11 @@ bool forward_crosses_families(uint8_t forward)
 	return forward == XLB_FORWARD_IPIP || forward == XLB_FORWARD_GUE;
 }
 
+bool forward_encapsulates(uint8_t forward)
+{
+	return forward == XLB_FORWARD_IPIP || forward == XLB_FORWARD_GUE;
+}
+
 bool forward_keeps_port(uint8_t forward)
 {
 	return forward >= XLB_FORWARD_L2;

@@ -10,17 +10,20 @@
 
 #include "model/endpoint.h"
 #include "model/model.h"
+#include "model/text.h"
 
 #define ADDRESS_TEXT_MAX 46	  /* INET6_ADDRSTRLEN */
 #define IPV4_MULTICAST 0xe0000000 /* 224.0.0.0 and all above: multicast, reserved, broadcast */
 #define IPV4_LOOPBACK 127
 
-static const char *const forward_names[] = {
-	[XLB_FORWARD_NAT] = "nat", [XLB_FORWARD_DNAT] = "dnat"
+static const char *const forward_names[XLB_FORWARDS] = {
+	[XLB_FORWARD_NAT] = "nat",   [XLB_FORWARD_DNAT] = "dnat", [XLB_FORWARD_L2] = "l2",
+	[XLB_FORWARD_IPIP] = "ipip", [XLB_FORWARD_GUE] = "gue",
 };
-static const char *const scheduler_names[] = {
-	[XLB_SCHEDULER_MAGLEV] = "maglev",
-	[XLB_SCHEDULER_RR] = "rr",
+static const char *const scheduler_names[XLB_SCHEDULERS] = {
+	[XLB_SCHEDULER_MAGLEV] = "maglev", [XLB_SCHEDULER_RR] = "rr",
+	[XLB_SCHEDULER_LC] = "lc",	   [XLB_SCHEDULER_RANDOM] = "random",
+	[XLB_SCHEDULER_SOURCE] = "source",
 };
 static const char *const owner_names[] = {
 	[XLB_OWNER_CLI] = "cli",
@@ -88,10 +91,9 @@ int scheduler_parse(const char *text, uint8_t *ret_scheduler, struct error *err)
 	return name_parse(text, "scheduler", NAMES(scheduler_names), ret_scheduler, err);
 }
 
-/* Decimal digits and nothing else. */
-static bool number_parse(const char *text, uint32_t least, uint32_t most, uint16_t *ret_number)
+bool text_parse_number(const char *text, uint32_t least, uint32_t most, uint32_t *ret_number)
 {
-	uint32_t number = 0;
+	uint64_t number = 0;
 
 	if (!*text)
 		return false;
@@ -110,16 +112,22 @@ static bool number_parse(const char *text, uint32_t least, uint32_t most, uint16
 
 int weight_parse(const char *text, uint16_t *ret_weight, struct error *err)
 {
-	if (number_parse(text, 0, XLB_WEIGHT_MAX, ret_weight))
-		return 0;
-	return error_set(err, EINVAL, "%s: not a weight (0..%u)", text, XLB_WEIGHT_MAX);
+	uint32_t weight;
+
+	if (!text_parse_number(text, 0, XLB_WEIGHT_MAX, &weight))
+		return error_set(err, EINVAL, "%s: not a weight (0..%u)", text, XLB_WEIGHT_MAX);
+	*ret_weight = weight;
+	return 0;
 }
 
-static int port_parse(const char *text, uint16_t *ret_port, struct error *err)
+int port_parse(const char *text, uint16_t *ret_port, struct error *err)
 {
-	if (number_parse(text, 1, UINT16_MAX, ret_port))
-		return 0;
-	return error_set(err, EINVAL, "%s: not a port (1..65535)", text);
+	uint32_t port;
+
+	if (!text_parse_number(text, 1, UINT16_MAX, &port))
+		return error_set(err, EINVAL, "%s: not a port (1..65535)", text);
+	*ret_port = port;
+	return 0;
 }
 
 int address_parse(const char *text, struct xlb_address *ret_address, uint8_t *ret_family,
@@ -138,8 +146,7 @@ int address_parse(const char *text, struct xlb_address *ret_address, uint8_t *re
 	return 0;
 }
 
-/* Why an address can be no VIP and no backend; NULL: it can. */
-static const char *address_objection(const struct xlb_address *address, uint8_t family)
+const char *address_objection(const struct xlb_address *address, uint8_t family)
 {
 	const struct xlb_address loopback = { .word[3] = htonl(1) };
 	const uint8_t *byte = (const uint8_t *)address;
