@@ -154,3 +154,87 @@ def test_more_than_there_is_room_for(world):
     world.fails("services", "add", "192.0.2.200:80/tcp")
     world.ok("services", "del", there[0]["service"])
     world.ok("services", "add", "192.0.2.200:80/tcp")
+
+
+def options(world, vip):
+    shown = service(world, vip)
+    return {name: shown[name] for name in OPTIONS}
+
+
+def test_options(world):
+    world.ok("attach", "veth0", "--max-flows", "1024")
+    world.ok("services", "add", VIP, "--forward", "gue", "--scheduler", "source", "--affinity", "10800",
+             "--source-ranges", "192.0.2.0/24,10.0.0.0/8,203.0.113.7", "--mss", "1400", "--encap-source",
+             "172.16.0.0/16", "--gue-port", "6081", "--echo", "off")
+    wanted = {"affinity": 10800, "source_ranges": ["10.0.0.0/8", "192.0.2.0/24", "203.0.113.7/32"], "mss": 1400,
+              "encap_source": "172.16.0.0/16", "gue_port": 6081, "echo": False}
+    shown = service(world, VIP)
+    assert (shown["forward"], shown["scheduler"]) == ("gue", "source")
+    assert {**options(world, VIP), "source_ranges": sorted(shown["source_ranges"])} == wanted
+    text = world.ok("services", "show", VIP)
+    for line in ("affinity      10800 s", "mss           1400", "encap source  172.16.0.0/16", "gue port      6081",
+                 "echo          off"):
+        assert f"\n{line}\n" in text
+    ranges = re.search(r"^source ranges (\S+)$", text, re.M)[1]
+    assert sorted(ranges.split(",")) == wanted["source_ranges"]
+
+    # One at a time, the others stay; then all are taken back.
+    world.ok("services", "set", VIP, "--affinity", "60")
+    assert options(world, VIP)["affinity"] == 60 and options(world, VIP)["mss"] == 1400
+    world.ok("services", "set", VIP, "--affinity", "0", "--source-ranges", "any", "--mss", "0", "--encap-source",
+             "auto", "--gue-port", "6080", "--echo", "on")
+    assert options(world, VIP) == OPTIONS | {"gue_port": 6080}
+    text = world.ok("services", "show", VIP)
+    assert not re.search("affinity|ranges|mss|encap|echo", text) and "gue port      6080" in text
+
+
+def test_ranges_of_ipv6(world):
+    vip = "[2001:db8::10]:80/tcp"
+    world.ok("attach", "veth0", "--max-flows", "1024")
+    world.ok("services", "add", vip, "--source-ranges", "2001:db8:5::/48")
+    assert service(world, vip)["source_ranges"] == ["2001:db8:5::/48"]
+    assert "source ranges 2001:db8:5::/48\n" in world.ok("services", "show", vip)
+    world.ok("services", "set", vip, "--source-ranges", "")
+    assert service(world, vip)["source_ranges"] == []
+
+
+@pytest.mark.parametrize("forward", ["nat", "dnat", "l2", "ipip", "gue"])
+@pytest.mark.parametrize("scheduler", ["maglev", "rr", "lc", "random", "source"])
+def test_every_pair(attached, forward, scheduler):
+    vip = "192.0.2.77:8080/tcp"
+    attached.ok("services", "add", vip, "-f", forward, "-s", scheduler)
+    attached.ok("backends", "add", vip, "198.51.100.5")
+    shown = service(attached, vip)
+    attached.ok("services", "del", vip)
+    assert (shown["forward"], shown["scheduler"], shown["backends"]) == (forward, scheduler, 1)
+
+
+def test_options_of_another_way_of_forwarding(world):
+    world.ok("attach", "veth0", "--max-flows", "1024")
+    world.ok("services", "add", VIP)
+    assert world.fails("services", "set", VIP, "--gue-port", "6081") == \
+        f"{VIP}: --gue-port is for --forward gue: nat sends packets without UDP around them"
+    assert "--encap-source is for --forward ipip and gue" in \
+        world.fails("services", "set", VIP, "--encap-source", "192.0.2.1")
+    world.ok("services", "set", VIP, "--encap-source", "auto")
+    world.ok("services", "set", VIP, "--forward", "gue", "--gue-port", "6081", "--encap-source", "198.51.100.1")
+    # What the new way has no use for is forgotten.
+    world.ok("services", "set", VIP, "--forward", "ipip")
+    assert options(world, VIP) == OPTIONS | {"encap_source": "198.51.100.1"}
+    world.ok("services", "set", VIP, "--forward", "nat")
+    world.ok("services", "set", VIP, "--forward", "gue")
+    assert options(world, VIP) == OPTIONS | {"gue_port": 6080}
+
+
+def test_backends_that_a_way_of_forwarding_cannot_have(world):
+    world.ok("attach", "veth0", "--max-flows", "1024")
+    world.ok("services", "add", VIP)
+    world.ok("backends", "add", VIP, "198.51.100.5:8080")
+    for forward in ("l2", "ipip", "gue"):
+        assert "198.51.100.5:8080" in world.fails("services", "set", VIP, "--forward", forward)
+    world.ok("backends", "del", VIP, "198.51.100.5:8080")
+    world.ok("services", "set", VIP, "--forward", "ipip")
+    assert "8080" in world.fails("backends", "add", VIP, "198.51.100.5:8080")
+    world.ok("backends", "add", VIP, "2001:db8:1::5")
+    assert "IPv6" in world.fails("services", "set", VIP, "--forward", "nat")
+    assert world.backend(VIP, "2001:db8:1::5")["address"] == "[2001:db8:1::5]:80"
