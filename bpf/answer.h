@@ -151,12 +151,10 @@ static __always_inline __u64 pseudo_header(const struct packet *packet, __u8 pro
 }
 
 /* Cuts the frame, or makes it longer, to so many bytes. */
-static __always_inline int frame_resize(struct xdp_md *ctx, __u32 bytes)
+static __always_inline int frame_resize(struct xdp_md *ctx, const struct packet *packet,
+					__u32 bytes)
 {
-	__u64 length = (__u64)ctx->data_end - ctx->data;
-
-	barrier_var(length);		/* a difference of pointers must stay 64 bits wide */
-	return bpf_xdp_adjust_tail(ctx, (int)bytes - (int)length);
+	return bpf_xdp_adjust_tail(ctx, (int)bytes - (int)packet->frame);
 }
 
 /* What a RST must carry. */
@@ -210,7 +208,7 @@ static __always_inline enum answer_result answer_tcp(struct xdp_md *ctx,
 		return ANSWER_RATIONED;
 	reset = reset_for(packet, tcp);
 	transport = network + (packet->ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
-	if (frame_resize(ctx, transport + sizeof(*tcp)))
+	if (frame_resize(ctx, packet, transport + sizeof(*tcp)))
 		return ANSWER_FAILED;
 	/* else clang counts back from the end, which the verifier cannot follow */
 	barrier_var(transport);
@@ -277,15 +275,20 @@ static __always_inline enum answer_result answer_icmp(struct xdp_md *ctx,
 	__u8 protocol = packet->ipv6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP;
 	__u8 ethernet[ETH_HLEN + 2 * VLAN_TAG_BYTES];
 	struct icmp_header *icmp;
-	__u64 sum = 0;
+	__u64 sum = 0, readable;
 
 	if (!ration_take(ANSWER_COST_ICMP))
 		return ANSWER_RATIONED;
 	quote = (quote > QUOTE_MAX ? QUOTE_MAX : quote) & ~3;
 	if (data + sizeof(ethernet) > end)
 		return ANSWER_FAILED;
+	/* Of a frame in several buffers, what is in the first. */
+	readable = (__u64)end - (__u64)data;
+	barrier_var(readable);		/* a difference of pointers must stay 64 bits wide */
+	if (network + quote > readable)
+		quote = (readable - network) & ~3;
 	__builtin_memcpy(ethernet, data, sizeof(ethernet));
-	if (frame_resize(ctx, network + quote) ||
+	if (frame_resize(ctx, packet, network + quote) ||
 	    bpf_xdp_adjust_head(ctx, -(int)(header + sizeof(*icmp))))
 		return ANSWER_FAILED;
 	data = (void *)(long)ctx->data;

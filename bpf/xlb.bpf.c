@@ -35,6 +35,8 @@
 #include "tunnel.h"
 
 const volatile struct xlb_config cfg = {};
+/* The kernel can say how long a frame in several buffers is (5.18). Set by lbctl. */
+const volatile bool has_buff_len = false;
 
 /* What the walk found out about a packet that goes to a backend. */
 struct course {
@@ -112,6 +114,19 @@ __weak __noinline int hop_look_up(struct xdp_md *ctx, __u64 which, __u32 fallbac
 	}
 	hop_refresh(ctx, next, &packet->translation, packet->protocol, packet->now,
 		    ctx->ingress_ifindex, fallback, which & HOP_IPV6);
+	return 0;
+}
+
+/*
+ * The length of the whole frame, where it may lie in several buffers (jumbo frames, xdp.frags), of
+ * which the first can be read.
+ */
+__weak __noinline int xdp_measure(struct xdp_md *ctx)
+{
+	struct packet *packet = packet_get();
+
+	if (has_buff_len && packet)
+		packet->frame = bpf_xdp_get_buff_len(ctx);
 	return 0;
 }
 
@@ -427,6 +442,8 @@ static __always_inline enum verdict walk(struct xdp_md *ctx, struct packet *pack
 		verdict = parse_unusual(ctx, frame);
 	if (verdict)
 		return verdict;
+	if (__builtin_expect(packet->network + packet->bytes > packet->frame, 0))
+		xdp_measure(ctx);
 	if (!frame_find(frame, packet, ipv6))
 		return VERDICT_PASS;
 	secret_get(secret);

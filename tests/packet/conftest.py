@@ -21,7 +21,7 @@ def service():
     made = []
 
     def add(vip, backends=(), **options):
-        arguments = [f"--{key}={value}" for key, value in options.items()]
+        arguments = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
         stand.lbctl("services", "add", vip, *arguments)
         made.append(vip)
         for backend in backends:

@@ -8,7 +8,7 @@ import os
 import pathlib
 import struct
 
-from world import PIN_DIR, lbctl, lbctl_json, run
+from world import PIN_DIR, lbctl, lbctl_json, run, wait_for  # noqa: F401
 
 SYS_BPF, BPF_OBJ_GET, BPF_PROG_TEST_RUN = 321, 7, 10
 FRAME_MAX = 4096

@@ -67,7 +67,7 @@ class Flow:
         return IPv6(src=source, dst=destination, **fields)
 
 
-def cut(packet, family, size=800):
+def cut(packet, family, ident, size=800):
     """The fragments of a packet: (its first, its others), as IP without Ethernet."""
     whole = bytes(packet)
     headers = 20 if family == 4 else 40
@@ -76,19 +76,20 @@ def cut(packet, family, size=800):
         part, more = payload[offset:offset + size], offset + size < len(payload)
         if family == 4:
             head = IP(whole[:20])
-            parts.append(IP(src=head.src, dst=head.dst, ttl=head.ttl, id=head.id, proto=head.proto,
+            parts.append(IP(src=head.src, dst=head.dst, ttl=head.ttl, id=ident, proto=head.proto,
                             flags="MF" if more else 0, frag=offset // 8) / Raw(part))
         else:
             head = IPv6(whole[:40])
             parts.append(IPv6(src=head.src, dst=head.dst, hlim=head.hlim) /
-                         IPv6ExtHdrFragment(nh=head.nh, offset=offset // 8, m=more, id=4711) / Raw(part))
+                         IPv6ExtHdrFragment(nh=head.nh, offset=offset // 8, m=more, id=ident) / Raw(part))
     return parts[0], parts[1:]
 
 
 def fragments_go(flow, macs, sent, out_macs, expected):
     """Fragments of `sent` come out as the same fragments of `expected`."""
-    first, others = cut(sent, flow.family)
-    first_out, others_out = cut(expected, flow.family)
+    ident = next(PORTS)
+    first, others = cut(sent, flow.family, ident)
+    first_out, others_out = cut(expected, flow.family, ident)
     for part, part_out in zip([first, *others], [first_out, *others_out]):
         verdict, out = stand.send(Ether(**macs) / part)
         assert verdict == "tx"
@@ -99,13 +100,13 @@ def fragments_go(flow, macs, sent, out_macs, expected):
 def test_fragments_follow_their_first(service, forward, name, family):
     """Both ways: the first one is translated with its checksum, the others in their addresses, to the same backend."""
     flow = Flow(service, forward, name, family)
-    payload, ident = Raw(bytes(range(250)) * 9), next(PORTS)
+    payload = Raw(bytes(range(250)) * 9)
     to_backend = {"src": stand.NODE_MAC, "dst": backend_mac(flow.backend)}
     from_backend = {"src": backend_mac(flow.backend), "dst": stand.NODE_MAC}
-    fragments_go(flow, FROM_CLIENT, flow.ip(flow.client, flow.vip, id=ident) / flow.there() / payload,
-                 to_backend, flow.ip(flow.source, flow.backend, id=ident, ttl=63) / flow.arrives() / payload)
-    fragments_go(flow, from_backend, flow.ip(flow.backend, flow.source, id=ident) / flow.back() / payload,
-                 TO_CLIENT, flow.ip(flow.vip, flow.client, id=ident, ttl=63) / flow.returns() / payload)
+    fragments_go(flow, FROM_CLIENT, flow.ip(flow.client, flow.vip) / flow.there() / payload,
+                 to_backend, flow.ip(flow.source, flow.backend, ttl=63) / flow.arrives() / payload)
+    fragments_go(flow, from_backend, flow.ip(flow.backend, flow.source) / flow.back() / payload,
+                 TO_CLIENT, flow.ip(flow.vip, flow.client, ttl=63) / flow.returns() / payload)
 
 
 @pytest.mark.parametrize("family", (4, 6))
@@ -116,9 +117,9 @@ def test_fragment_without_its_first(service, family):
                           network(family, "203.0.113.99", "2001:db8:99::99"))
     before = stand.drops()["XLB_DROP_NO_FRAGMENT"]
     for destination, verdict in ((vip, "drop"), (other, "pass")):
-        packet = (IP(src=client, dst=destination, id=next(PORTS)) if family == 4 else
+        packet = (IP(src=client, dst=destination) if family == 4 else
                   IPv6(src=client, dst=destination)) / UDP(sport=1, dport=80) / Raw(b"x" * 2000)
-        _, others = cut(packet, family)
+        _, others = cut(packet, family, next(PORTS))
         assert stand.send(Ether(**FROM_CLIENT) / others[0])[0] == verdict
     assert stand.drops()["XLB_DROP_NO_FRAGMENT"] == before + 1
 
@@ -126,7 +127,7 @@ def test_fragment_without_its_first(service, family):
 def test_fragments_of_other_protocols_pass(service):
     """A large ping's fragments are nothing for us, first or later."""
     service(vip_text(4, 80, "udp"), [backend_text(4, 8080)])
-    first, others = cut(IP(src=CLIENT, dst=VIP, id=7) / ICMP() / Raw(b"x" * 2000), 4)
+    first, others = cut(IP(src=CLIENT, dst=VIP) / ICMP() / Raw(b"x" * 2000), 4, next(PORTS))
     for part in (first, *others):
         assert stand.send(Ether(**FROM_CLIENT) / part) == ("pass", bytes(Ether(**FROM_CLIENT) / part))
 

@@ -20,6 +20,7 @@
 
 #define NOTE_BYTES 256
 #define LOOPBACK 1
+#define JUMBO_MTU 2048	/* longer packets may take more than one page */
 #define DISPATCHER_NAME "xdp_dispatcher"
 
 static void multiprog_close(struct xdp_multiprog **multiprog)
@@ -115,6 +116,29 @@ int xdp_look(struct datapath *dp, uint32_t ifindex, struct xdp_state *ret_state)
 /* ---- attaching ---- */
 
 /*
+ * Whether frames of the device may take more than one page, which drivers then give to programs
+ * that know of it only. To others they would not hand larger packets that the kernel put together
+ * (GSO), which XDP cannot forward.
+ */
+static bool device_is_jumbo(uint32_t ifindex)
+{
+	char name[IF_NAMESIZE], path[64 + IF_NAMESIZE];
+	unsigned int mtu = 0;
+	FILE *file;
+
+	if (!if_indextoname(ifindex, name))
+		return false;
+	snprintf(path, sizeof(path), "/sys/class/net/%s/mtu", name);
+	file = fopen(path, "re");
+	if (!file)
+		return false;
+	if (fscanf(file, "%u", &mtu) != 1)
+		mtu = 0;
+	fclose(file);
+	return mtu > JUMBO_MTU;
+}
+
+/*
  * Through libxdp. Where the kernel refuses its dispatcher, libxdp attaches the program alone, and
  * says nothing of it.
  */
@@ -125,7 +149,7 @@ static int attach_dispatcher(struct datapath *dp, uint32_t ifindex, bool native,
 	_cleanup_(program_close) struct xdp_program *program = NULL;
 	_cleanup_(dispatcher_withdraw) struct dispatcher_folder folder = {};
 	DECLARE_LIBXDP_OPTS(xdp_program_opts, options, .prog_name = "xlb");
-	int r = load_for_dispatcher(dp, &object, err);
+	int r = load_for_dispatcher(dp, device_is_jumbo(ifindex), &object, err);
 
 	if (r)
 		return r;

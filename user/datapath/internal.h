@@ -298,8 +298,12 @@ int config_agrees(const struct xlb_config *config, const struct datapath_sizes *
 /* load.c: from the object inside this binary to the kernel. */
 struct bpf_object;
 int load_and_pin(const struct xlb_config *config, const char *dir, struct error *err);
-/* The XDP program alone, on the maps that are there, not yet loaded: libxdp does that. */
-int load_for_dispatcher(struct datapath *dp, struct bpf_object **ret_object, struct error *err);
+/*
+ * The XDP program alone, on the maps that are there, not yet loaded: libxdp does that. `jumbo`: for
+ * a device whose frames may lie in several buffers.
+ */
+int load_for_dispatcher(struct datapath *dp, bool jumbo, struct bpf_object **ret_object,
+			struct error *err);
 
 /* netlink.c: asking the kernel. */
 int netlink_ask_route(struct datapath *dp, const struct xlb_address *destination, uint8_t family,

@@ -38,6 +38,8 @@ static struct xlb_bpf *skeleton_open(const struct xlb_config *config)
 		return NULL;
 	memcpy((void *)&skeleton->rodata->cfg, config, sizeof(*config));
 	skeleton->rodata->cpus = libbpf_num_possible_cpus();
+	skeleton->rodata->has_buff_len =
+		libbpf_probe_bpf_helper(BPF_PROG_TYPE_XDP, BPF_FUNC_xdp_get_buff_len, NULL) == 1;
 	for (int id = 0; id < MAPS; id++)
 		bpf_map__set_max_entries(skeleton_map(skeleton, id), map_entries(config, id));
 	return skeleton;
@@ -175,7 +177,8 @@ int load_and_pin(const struct xlb_config *config, const char *dir, struct error 
 	return r;
 }
 
-int load_for_dispatcher(struct datapath *dp, struct bpf_object **ret_object, struct error *err)
+int load_for_dispatcher(struct datapath *dp, bool jumbo, struct bpf_object **ret_object,
+			struct error *err)
 {
 	_cleanup_(skeleton_free) struct xlb_bpf *skeleton = skeleton_open(config_of(dp));
 	struct bpf_program *program;
@@ -190,6 +193,10 @@ int load_for_dispatcher(struct datapath *dp, struct bpf_object **ret_object, str
 		if (r)
 			return load_failed(r, err);
 	}
+	if (jumbo && skeleton->rodata->has_buff_len)
+		bpf_program__set_flags(skeleton->progs.xlb,
+				       bpf_program__flags(skeleton->progs.xlb) |
+					       BPF_F_XDP_HAS_FRAGS);
 	/* Out of the skeleton, which would close it. */
 	*ret_object = steal_pointer(&skeleton->obj);
 	return 0;
