@@ -542,7 +542,8 @@ struct xlb_fragment {
 
 /*
  * `filter`: a bitmap with a bit for every backend and every VIP, by xlb_hash_endpoint() of address,
- * port and protocol. A packet whose source has no bit is no reply; a port of this node whose bit is
+ * port and protocol, and for every tunnel's end (port 0, IPPROTO_IPIP).
+ * A packet whose source has no bit is no reply; a port of this node whose bit is
  * set may be a VIP, and is not used for nat. Bits may be set that need not be.
  */
 #define XLB_FILTER_BITS (1u << 20)

@@ -125,6 +125,7 @@ static void prepare_live(struct datapath *dp, const struct plan *plan, uint64_t 
 			backend_reroute(dp, backend->id, &plan->paths[i]);
 		if (replies_pass(plan->after))
 			filter_set(dp, filter, &backend->endpoint, plan->after->vip.protocol);
+		filter_set_tunnel(dp, filter, plan->after, &backend->endpoint);
 		__atomic_store_n(&entry->tunnel_port, tunnel_port, __ATOMIC_RELAXED);
 		entry->weight = backend->weight;
 		/* Those that take no new flows change when the ring has. */

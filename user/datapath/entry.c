@@ -162,6 +162,17 @@ void service_info_delete(struct datapath *dp, uint8_t family, uint32_t id)
 	bpf_map_delete_elem(dp->maps[MAP_SERVICE_INFO].fd, &key);
 }
 
+void filter_set_tunnel(struct datapath *dp, uint64_t *bits, const struct service *service,
+		       const struct endpoint *endpoint)
+{
+	struct endpoint end = *endpoint;
+
+	if (service->forward != XLB_FORWARD_IPIP && service->forward != XLB_FORWARD_GUE)
+		return;
+	end.port = 0;
+	filter_set(dp, bits, &end, IPPROTO_IPIP);
+}
+
 void filter_set(struct datapath *dp, uint64_t *bits, const struct endpoint *endpoint,
 		uint8_t protocol)
 {

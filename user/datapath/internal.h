@@ -279,6 +279,9 @@ static inline bool replies_pass(const struct service *service)
 /* Sets an endpoint's bit in a bitmap of XLB_FILTER_BITS. */
 void filter_set(struct datapath *dp, uint64_t *bits, const struct endpoint *endpoint,
 		uint8_t protocol);
+/* The bit by which a tunnel's end is known (address, port 0, IPPROTO_IPIP), if there is a tunnel. */
+void filter_set_tunnel(struct datapath *dp, uint64_t *bits, const struct service *service,
+		       const struct endpoint *endpoint);
 
 /* repair.c: what a writer that died left half done. */
 int repair(struct datapath *dp, struct error *err);

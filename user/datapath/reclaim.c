@@ -69,10 +69,12 @@ static int filter_renew(struct datapath *dp, const bool *answers, struct error *
 		return error_set(err, ENOMEM, "out of memory");
 	while ((service = model_next(dp->model, &cursor))) {
 		filter_set(dp, fresh, &service->vip, service->vip.protocol);
-		for (size_t i = 0; i < service->n_backends; i++)
+		for (size_t i = 0; i < service->n_backends; i++) {
 			if (replies_pass(service) || answers[service->backends[i].id])
 				filter_set(dp, fresh, &service->backends[i].endpoint,
 					   service->vip.protocol);
+			filter_set_tunnel(dp, fresh, service, &service->backends[i].endpoint);
+		}
 	}
 	for (size_t i = 0; i < XLB_FILTER_BITS / 64; i++)
 		if (bits[i] != fresh[i])

@@ -81,9 +81,11 @@ static int service_mend(struct datapath *dp, uint8_t family, uint32_t id, struct
 		return 0;
 	if (service) {
 		filter_set(dp, filter, &service->vip, service->vip.protocol);
-		for (size_t i = 0; i < service->n_backends; i++)
+		for (size_t i = 0; i < service->n_backends; i++) {
 			filter_set(dp, filter, &service->backends[i].endpoint,
 				   service->vip.protocol);
+			filter_set_tunnel(dp, filter, service, &service->backends[i].endpoint);
+		}
 		r = options_write(dp, service, id, err);
 	}
 	if (r)
