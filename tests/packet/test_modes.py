@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Direct server return: l2, ipip and gue, in all families, with and without flows; and what services can be told besides."""
+
+import collections
+import itertools
+
+import pytest
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
+
+import stand
+from frames import (BACKEND, BACKEND6, CLIENT, CLIENT6, LINKS, PORTS, VIP, VIP6, backend_mac, backend_text, frame,
+                    network, transport, vip_text)
+from test_packets import NETWORKS
+
+TO_CLIENT = {"src": stand.NODE_MAC, "dst": stand.CLIENT_MAC}
+MODES = [("l2", 4, 4), ("l2", 6, 6), *itertools.product(("ipip", "gue"), (4, 6), (4, 6))]
+MODE_NAMES = [f"{forward}-{inner}-in-{outer}" for forward, inner, outer in MODES]
+
+
+def addresses(family):
+    """Client and VIP."""
+    return network(family, (CLIENT, VIP), (CLIENT6, VIP6))
+
+
+def outer(out, forward, inner, family, tos=0):
+    """The outer headers that a frame is to have; what follows the flow's hash is taken from the frame itself."""
+    protocol = 17 if forward == "gue" else network(inner, 4, 41)
+    seen = Ether(out)
+    if family == 4:
+        headers = IP(src=stand.NODE, dst=BACKEND, ttl=64, id=0, flags="DF", tos=tos, proto=protocol)
+    else:
+        headers = IPv6(src=stand.NODE6, dst=BACKEND6, hlim=64, tc=tos, fl=seen[IPv6].fl, nh=protocol)
+    if forward == "gue":
+        assert seen[UDP].sport >= 32768
+        headers /= UDP(sport=seen[UDP].sport, dport=6080, chksum=0)
+    return headers
+
+
+def tagged(tags, inner, **macs):
+    packet = Ether(**macs)
+    for tag in tags:
+        packet /= tag.copy()
+    return packet / inner
+
+
+def expected(out, sent, forward, inner, family, tags=(), tos=0):
+    """The frame that leaves: the inner packet with a hop less, in its outer headers."""
+    start = 14 + 4 * len(tags)
+    packet = (IP if inner == 4 else IPv6)(sent[start:])
+    if inner == 4:
+        packet.ttl -= 1
+        del packet.chksum
+    else:
+        packet.hlim -= 1
+    macs = {"src": stand.NODE_MAC, "dst": backend_mac(network(family, BACKEND, BACKEND6))}
+    if forward == "l2":
+        return bytes(tagged(tags, packet, **macs))
+    return bytes(tagged(tags, outer(out, forward, inner, family, tos) / Raw(bytes(packet)), **macs))
+
+
+NETS = [(*mode, net) for mode in MODES for net in NETWORKS if NETWORKS[net][0] == mode[1]]
+
+
+@pytest.mark.parametrize("forward,inner,family,net", NETS)
+@pytest.mark.parametrize("scheduler", ("maglev", "source", "rr", "lc", "random"))
+@pytest.mark.parametrize("name", ("tcp", "udp"))
+@pytest.mark.parametrize("link", LINKS)
+def test_mode(service, forward, inner, family, scheduler, name, link, net):
+    """The first packet and a later one arrive as they were sent, with a hop less, in the right headers."""
+    _, extra = NETWORKS[net]
+    client, vip = addresses(inner)
+    key = service(vip_text(inner, 80, name), [backend_text(family, 80)], forward=forward, scheduler=scheduler)
+    sport = next(PORTS)
+    for flags in ("S", "A"):
+        sent = frame(client, vip, transport(name, sport=sport, dport=80, flags=flags), LINKS[link], extra)
+        verdict, out = stand.send(sent)
+        assert verdict == "tx"
+        assert out == expected(out, sent, forward, inner, family, LINKS[link])
+    (counters,) = [entry for entry in stand.lbctl_json("backends", "list") if entry["service"] == key]
+    assert counters["packets"] == 2 and counters["bytes"] == 2 * (len(sent) - 14 - 4 * len(LINKS[link]))
+
+
+@pytest.mark.parametrize("forward,inner,family", [mode for mode in MODES if mode[0] != "l2"],
+                         ids=[name for name in MODE_NAMES if name[:2] != "l2"])
+@pytest.mark.parametrize("tos", (0x01, 0x02, 0x03, 0xb8, 0xff))
+def test_traffic_class_is_copied(service, forward, inner, family, tos):
+    """DSCP and ECN (RFC 6040, normal mode)."""
+    client, vip = addresses(inner)
+    service(vip_text(inner, 80, "udp"), [backend_text(family, 80)], forward=forward)
+    packet = (IP(src=client, dst=vip, tos=tos) if inner == 4 else IPv6(src=client, dst=vip, tc=tos))
+    sent = bytes(Ether(src=stand.CLIENT_MAC, dst=stand.NODE_MAC) / packet / UDP(sport=next(PORTS), dport=80) / Raw(b"x"))
+    verdict, out = stand.send(sent)
+    assert verdict == "tx"
+    assert out == expected(out, sent, forward, inner, family, tos=tos)
+
+
+@pytest.mark.parametrize("inner,family", itertools.product((4, 6), (4, 6)))
+def test_gue_ports_follow_the_flow(service, inner, family):
+    """One port for all packets of a flow, and many for many flows."""
+    client, vip = addresses(inner)
+    service(vip_text(inner, 80, "udp"), [backend_text(family, 80)], forward="gue", gue_port=7777)
+    seen = collections.defaultdict(set)
+    for sport in list(range(2000, 2040)) * 2:
+        verdict, out = stand.send(frame(client, vip, UDP(sport=sport, dport=80)))
+        assert verdict == "tx" and Ether(out)[UDP].dport == 7777
+        seen[sport].add(Ether(out)[UDP].sport)
+    assert all(len(ports) == 1 for ports in seen.values())
+    assert len(set.union(*seen.values())) > 35
+
+
+def test_outer_source_that_follows_the_flow(service):
+    """--encap-source with a prefix: its other bits differ between flows, and the header's checksum is right."""
+    service(vip_text(4, 80, "udp"), [backend_text(4, 80)], forward="ipip", encap_source="172.16.0.0/16")
+    sources = set()
+    for sport in range(2000, 2040):
+        verdict, out = stand.send(frame(CLIENT, VIP, UDP(sport=sport, dport=80)))
+        header = IP(out[14:34])
+        assert verdict == "tx" and header.src.startswith("172.16.")
+        checksum, header.chksum = header.chksum, None
+        assert IP(bytes(header)).chksum == checksum
+        sources.add(header.src)
+    assert len(sources) > 35
+
+
+@pytest.mark.parametrize("forward,inner,family", [mode for mode in MODES if mode[0] != "l2"],
+                         ids=[name for name in MODE_NAMES if name[:2] != "l2"])
+@pytest.mark.parametrize("name", ("tcp", "udp"))
+def test_too_big_for_the_tunnel(service, forward, inner, family, name):
+    """What fits only without the outer header is answered with the MTU that is left; what fits, goes."""
+    client, vip = addresses(inner)
+    service(vip_text(inner, 80, name), [backend_text(family, 80)], forward=forward)
+    added = network(family, 20, 40) + (8 if forward == "gue" else 0)
+    headers = network(inner, 20, 40) + (20 if name == "tcp" else 8)
+    layer = transport(name, sport=next(PORTS), dport=80, flags="S")
+    sizes = {"fits": 1500 - added - headers, "does not": 1500 - added - headers + 1}
+    sent = frame(client, vip, layer, payload=b"x" * sizes["fits"])
+    verdict, out = stand.send(sent)
+    assert verdict == "tx" and out == expected(out, sent, forward, inner, family)
+    sent = frame(client, vip, layer, payload=b"x" * sizes["does not"])
+    verdict, out = stand.send(sent)
+    if inner == 4:
+        answer = IP(src=vip, dst=client, ttl=64, id=0, flags="DF") / ICMP(type=3, code=4, nexthopmtu=1500 - added)
+    else:
+        answer = IPv6(src=vip, dst=client, hlim=64) / ICMPv6PacketTooBig(mtu=1500 - added)
+    assert verdict == "tx"
+    assert out == bytes(Ether(**TO_CLIENT) / answer / Raw(sent[14:14 + 504]))
+
+
+@pytest.mark.parametrize("inner", (4, 6))
+def test_routers_narrow_a_tunnel(service, inner):
+    """An ICMP error about our outer packet is believed from the next tick on; one about strangers is not."""
+    client, vip = addresses(inner)
+    # A backend of its own: what was learned of a path stays for ten minutes.
+    service(vip_text(inner, 80, "udp"), [backend_text(4, 80, network(inner, 3, 4))], forward="ipip")
+    sent = frame(client, vip, UDP(sport=next(PORTS), dport=80), payload=b"x" * 1300)
+    verdict, out = stand.send(sent)
+    assert verdict == "tx" and out[14 + 9] in (4, 41)
+    quote = out[14:14 + 28]
+    error = bytes(Ether() / IP(src="10.200.9.9", dst=stand.NODE) / ICMP(type=3, code=4, nexthopmtu=1280) / Raw(quote))
+    assert stand.send(error) == ("pass", error)
+
+    def narrowed():
+        _, answer = stand.send(sent)
+        return Ether(answer).dst == stand.CLIENT_MAC and answer
+
+    answer = stand.wait_for(narrowed, 5, "the path's MTU")
+    mtu = Ether(answer)[ICMP].nexthopmtu if inner == 4 else Ether(answer)[ICMPv6PacketTooBig].mtu
+    assert mtu == 1280 - 20
+    run_after = stand.send(frame(client, vip, UDP(sport=next(PORTS), dport=80), payload=b"x" * 1100))
+    assert run_after[0] == "tx" and run_after[1][14 + 9] in (4, 41)
+
+
+def choices(count, name="tcp", flags="S", start=3000):
+    """{source port: backend} of that many flows."""
+    out = {}
+    for sport in range(start, start + count):
+        verdict, packet = stand.send(frame(CLIENT, VIP, transport(name, sport=sport, dport=80, flags=flags)))
+        assert verdict == "tx"
+        out[sport] = IP(packet[14:34]).dst
+    return out
+
+
+@pytest.mark.parametrize("name", ("tcp", "udp"))
+@pytest.mark.parametrize("before,after", [((0,), (0, 1)), ((0, 1), (0, 1, 2)), ((0,), (1,))])
+def test_stateless_flows_survive_scaling(service, name, before, after):
+    """Flows without an entry anywhere stay where they are when backends come; new TCP flows use all of them."""
+    key = service(vip_text(4, 80, name), [backend_text(4, 80, i) for i in before], forward="ipip")
+    old = choices(60, name)
+    for i in set(after) - set(before):
+        stand.lbctl("backends", "add", key, backend_text(4, 80, i))
+    for i in set(before) - set(after):
+        stand.lbctl("backends", "drain", key, backend_text(4, 80, i))
+    assert choices(60, name, "A") == old
+    if name == "tcp":
+        new = choices(200, name, start=9000)
+        assert set(new.values()) == {list(stand.BACKENDS)[i] for i in after}
+        assert choices(200, name, "A", start=9000) == new
+        assert choices(60, name, "A") == old
+
+
+def test_stateless_flows_survive_one_change_after_the_other(service):
+    """Each flow stays where it began, whatever came in between."""
+    key = service(vip_text(4, 80, "tcp"), [backend_text(4, 80, 0)], forward="ipip")
+    kept = choices(40)
+    for step, change in enumerate((("add", 1), ("add", 2), ("drain", 0), ("set", 0))):
+        verb, i = change
+        stand.lbctl("backends", verb, key, backend_text(4, 80, i), *(["--weight", "1"] if verb == "set" else []))
+        kept |= choices(40, start=4000 + 100 * step)
+        assert {port: choices(1, "tcp", "A", port)[port] for port in kept} == kept
+
+
+def test_stateless_flows_of_a_removed_backend_move(service):
+    """To a backend that is there: it may know the connection no better, and says so itself."""
+    key = service(vip_text(4, 80, "tcp"), [backend_text(4, 80, i) for i in range(2)], forward="ipip")
+    old = choices(40)
+    stand.lbctl("backends", "del", key, backend_text(4, 80, 0))
+    gone, left = list(stand.BACKENDS)[:2]
+    assert choices(40, "tcp", "A") == {port: left for port in old}
+    assert gone in old.values()
+
+
+def test_changing_the_mode_keeps_flows(service):
+    """What began with nat goes on with nat, what began in a tunnel stays in it."""
+    key = service(vip_text(4, 80, "tcp"), [backend_text(4, 80)], forward="nat")
+    port = next(PORTS)
+
+    def protocol_of(sport, flags):
+        verdict, out = stand.send(frame(CLIENT, VIP, TCP(sport=sport, dport=80, flags=flags)))
+        assert verdict == "tx"
+        return IP(out[14:34]).proto
+
+    assert protocol_of(port, "S") == 6
+    stand.lbctl("services", "set", key, "--forward", "ipip")
+    tunnelled = next(PORTS)
+    assert protocol_of(tunnelled, "S") == 4
+    assert protocol_of(port, "A") == 6
+    stand.lbctl("services", "set", key, "--forward", "nat")
+    assert protocol_of(tunnelled, "A") == 4
+    assert protocol_of(next(PORTS), "S") == 6
+    assert protocol_of(port, "A") == 6
+
+
+def test_source_binds_a_client_to_a_backend(service):
+    """All of a client's connections go to one backend, those of many clients to all."""
+    service(vip_text(4, 80, "tcp"), [backend_text(4, 80, i) for i in range(3)], forward="ipip", scheduler="source")
+    assert len(set(choices(30).values())) == 1
+    others = set()
+    for i in range(1, 60):
+        _, out = stand.send(frame(f"198.51.100.{i}", VIP, TCP(sport=1, dport=80, flags="S")))
+        others.add(IP(out[14:34]).dst)
+    assert len(others) == 3
+
+
+@pytest.mark.parametrize("forward", ("nat", "ipip"))
+@pytest.mark.parametrize("scheduler", ("random", "lc", "rr"))
+def test_weights_of_all_schedulers(service, forward, scheduler):
+    """Weight 0 takes no new flows, three times the weight takes about three times as many."""
+    service(vip_text(4, 80, "tcp"), [backend_text(4, 80, 0) + " --weight 3", backend_text(4, 80, 1) + " --weight 1",
+                                     backend_text(4, 80, 2) + " --weight 0"], forward=forward, scheduler=scheduler)
+    count = collections.Counter(choices(400).values())
+    heavy, light, none = (count[address] for address in list(stand.BACKENDS)[:3])
+    assert none == 0 and heavy + light == 400
+    assert 240 < heavy < 350
+
+
+def test_least_connections_prefer_who_has_fewer(service):
+    """A backend whose flows have ended takes more of the new ones."""
+    service(vip_text(4, 80, "tcp"), [backend_text(4, 80, i) for i in range(2)], forward="nat", scheduler="lc")
+    first = choices(200)
+    busy = list(stand.BACKENDS)[0]
+    for port, backend in first.items():
+        if backend != busy:
+            stand.send(frame(CLIENT, VIP, TCP(sport=port, dport=80, flags="R")))
+    count = collections.Counter(choices(60, start=9000).values())
+    assert count[busy] < 25
+
+
+@pytest.mark.parametrize("forward", ("nat", "dnat", "ipip"))
+@pytest.mark.parametrize("scheduler", ("maglev", "rr", "random", "lc"))
+def test_affinity(service, forward, scheduler):
+    """A client stays with its backend, until that takes no new flows."""
+    key = service(vip_text(4, 80, "tcp"), [backend_text(4, 80, i) for i in range(3)], forward=forward,
+                  scheduler=scheduler, affinity=100)
+    first = set(choices(30).values())
+    assert len(first) == 1
+    (bound,) = first
+    others = {IP(stand.send(frame(f"198.51.100.{i}", VIP, TCP(sport=1, dport=80, flags="S")))[1][14:34]).dst
+              for i in range(1, 60)}
+    assert len(others) == 3
+    stand.lbctl("backends", "drain", key, f"{bound}:80")
+    moved = set(choices(30, start=9000).values())
+    assert len(moved) == 1 and moved != {bound}
+
+
+@pytest.mark.parametrize("family", (4, 6))
+@pytest.mark.parametrize("forward", ("nat", "ipip"))
+def test_source_ranges(service, family, forward):
+    """Who is in none of the ranges is dropped by name."""
+    ranges, inside, outside = network(family, ("192.0.2.0/25,198.51.100.7/32", ["192.0.2.1", "198.51.100.7"],
+                                               ["192.0.2.129", "198.51.100.8"]),
+                                      ("2001:db8:1::/64", ["2001:db8:1::1"], ["2001:db8:2::1"]))
+    service(vip_text(family, 80, "tcp"), [backend_text(family, 80)], forward=forward, source_ranges=ranges)
+    before = stand.drops()["XLB_DROP_SOURCE_RANGE"]
+    vip = network(family, VIP, VIP6)
+    for clients, verdict in ((inside, "tx"), (outside, "drop")):
+        for client in clients:
+            assert stand.send(frame(client, vip, TCP(sport=next(PORTS), dport=80, flags="S")))[0] == verdict
+    assert stand.drops()["XLB_DROP_SOURCE_RANGE"] == before + len(outside)
+
+
+MSS = [
+    ([("MSS", 1460)], [("MSS", 1200)]), ([("MSS", 1200)], [("MSS", 1200)]), ([("MSS", 900)], [("MSS", 900)]),
+    ([("NOP", None), ("MSS", 1460)], [("NOP", None), ("MSS", 1200)]),
+    ([("WScale", 7), ("MSS", 9000), ("SAckOK", b"")], [("WScale", 7), ("MSS", 1200), ("SAckOK", b"")]),
+    ([("Timestamp", (1, 2)), ("NOP", None), ("MSS", 1460)], [("Timestamp", (1, 2)), ("NOP", None), ("MSS", 1200)]),
+    ([("WScale", 7)], [("WScale", 7)]), ([], []),
+]
+
+
+@pytest.mark.parametrize("family", (4, 6))
+@pytest.mark.parametrize("options,wanted", MSS)
+def test_mss_of_a_syn(service, family, options, wanted):
+    """Lowered where it is larger, wherever it stands, with a right checksum; both ways; nothing else is touched."""
+    client, vip = addresses(family)
+    node, backend = network(family, (stand.NODE, BACKEND), (stand.NODE6, BACKEND6))
+    service(vip_text(family, 80, "tcp"), [backend_text(family, 8080)], mss=1200)
+    sport = next(PORTS)
+    verdict, out = stand.send(frame(client, vip, TCP(sport=sport, dport=80, flags="S", options=options)))
+    port = Ether(out)[TCP].sport
+    assert verdict == "tx"
+    assert out == frame(node, backend, TCP(sport=port, dport=8080, flags="S", options=wanted), ttl=63,
+                        macs=(stand.NODE_MAC, backend_mac(backend)))
+    verdict, out = stand.send(frame(backend, node, TCP(sport=8080, dport=port, flags="SA", options=options),
+                                    macs=(backend_mac(backend), stand.NODE_MAC)))
+    assert verdict == "tx"
+    assert out == frame(vip, client, TCP(sport=80, dport=sport, flags="SA", options=wanted), ttl=63,
+                        macs=(stand.NODE_MAC, stand.CLIENT_MAC))
+    sent = TCP(sport=sport, dport=80, flags="A", options=options)
+    verdict, out = stand.send(frame(client, vip, sent))
+    assert Ether(out)[TCP].options == sent.__class__(bytes(sent)).options
