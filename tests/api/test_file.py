@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from world import LBCTL, lbctl
+from world import LBCTL, lbctl, lbctl_json
 
 VIP = "192.0.2.10:80/tcp"
 SERVICE = {"kind": "Service", "metadata": {"name": "hello"}, "spec": {
@@ -123,6 +123,80 @@ def test_progress_on_a_terminal(cluster):
     seen = seen.decode()
     assert seen.startswith("\rstandard input: 0 objects, 0.0 MB\033[K") and seen.endswith("\r\033[K")
     assert cluster.addresses() == ["10.0.0.1"]
+
+
+WISHES = {"sessionAffinity": "ClientIP", "loadBalancerSourceRanges": ["10.0.0.1/8", " 192.0.2.0/24"]}
+
+
+def test_wishes_of_a_service(cluster, file):
+    """They come to the maps, and a sync that finds them there says nothing."""
+    wishes = {"metadata": {"name": "hello", "annotations": {
+        "xlb.dev/scheduler": "lc", "xlb.dev/mss": "1400", "xlb.dev/echo": "off"}}, "spec": SERVICE["spec"] | WISHES}
+    file.write_text(json.dumps({"kind": "List", "items": [SERVICE | wishes, SLICE]}))
+    result = lbctl("backends", "sync", "--from", file)
+    assert result.stderr == "" and result.stdout.count("\n") == 1
+    shown = lbctl_json("services", "show", VIP)
+    assert (shown["scheduler"], shown["affinity"], shown["mss"], shown["echo"]) == ("lc", 10800, 1400, False)
+    assert sorted(shown["source_ranges"]) == ["10.0.0.0/8", "192.0.2.0/24"]
+    assert lbctl("backends", "sync", "--from", file).stdout == ""
+    # Nobody of this family: said, and found again as it is.
+    wishes["spec"] = wishes["spec"] | {"loadBalancerSourceRanges": ["2001:db8::/32", "x"]}
+    file.write_text(json.dumps({"kind": "List", "items": [SERVICE | wishes, SLICE]}))
+    warnings = lbctl("backends", "sync", "--from", file).stderr
+    assert '"x" cannot be understood' in warnings and "nobody is let in" in warnings
+    assert "nobody is let in" in lbctl("services", "show", VIP).stdout
+    assert lbctl("backends", "sync", "--from", file).stdout == ""
+    file.write_text(GOOD)
+    lbctl("backends", "sync", "--from", file)
+    assert lbctl_json("services", "show", VIP)["source_ranges"] == []
+    assert cluster.state() == {VIP: {"10.0.0.1:8080": "active"}}
+
+
+def test_default_forwarding(cluster, file):
+    """--forward is for Services that can have it; the others get nat, with a line."""
+    result = lbctl("backends", "sync", "--from", file, "--forward", "ipip")
+    assert "192.0.2.10:80/tcp: ipip keeps the port, but endpoints have port 8080: nat is used" in result.stderr
+    assert lbctl_json("services", "show", VIP)["forward"] == "nat"
+    file.write_text(GOOD.replace("8080", "80"))
+    assert lbctl("backends", "sync", "--from", file, "--forward", "ipip").stderr == ""
+    assert lbctl_json("services", "show", VIP)["forward"] == "ipip"
+    assert cluster.state() == {VIP: {"10.0.0.1:80": "active"}}
+
+
+@pytest.fixture(name="large")
+def make_large(node):
+    """Maps with room for much, on the other end of the link."""
+    pins = ["--pin-dir", "/sys/fs/bpf/large"]
+    lbctl(*pins, "attach", "outside", "--max-flows", "1024")
+    yield lambda *words, **more: lbctl(*pins, *words, **more)
+    lbctl(*pins, "detach", "--all")
+
+
+def test_512_ports_in_one_service(large):
+    numbers = range(1000, 1512)
+    ports = [{"name": f"p{number}", "port": number} for number in numbers]
+    service = SERVICE | {"spec": {"type": "LoadBalancer", "ports": ports}}
+    endpoints = SLICE | {"ports": ports, "endpoints": [{"addresses": [f"10.0.0.{last}"]} for last in (1, 2, 3)]}
+    text = json.dumps({"kind": "List", "items": [service, endpoints]})
+    result = large("backends", "sync", "--from", "-", text_in=text)
+    assert result.stderr == "" and result.stdout.count("\n") == 512
+    shown = json.loads(large("services", "list", "-o", "json").stdout)
+    assert [each["service"] for each in shown] == [f"192.0.2.10:{number}/tcp" for number in numbers]
+    assert {each["backends"] for each in shown} == {3}
+    assert large("backends", "sync", "--from", "-", text_in=text).stdout == ""
+
+
+def test_5000_backends_in_one_service(large):
+    def endpoints(n):
+        slices = [SLICE | {"metadata": {"name": f"s{first}", "labels": {"kubernetes.io/service-name": "hello"}},
+                           "endpoints": [{"addresses": [f"10.0.{i // 250}.{i % 250 + 1}"]}
+                                         for i in range(first, min(first + 100, n))]} for first in range(0, n, 100)]
+        return json.dumps({"kind": "List", "items": [SERVICE, *slices]})
+
+    assert "+5000 -0  5000 backends" in large("backends", "sync", "--from", "-", text_in=endpoints(5000)).stdout
+    addresses = {each["address"] for each in json.loads(large("backends", "list", "-o", "json").stdout)}
+    assert len(addresses) == 5000 and "10.0.19.250:8080" in addresses
+    assert "+0 -1  4999 backends" in large("backends", "sync", "--from", "-", text_in=endpoints(4999)).stdout
 
 
 @pytest.mark.parametrize("options, token", [

@@ -107,6 +107,16 @@ struct bad {
 	"}," more "}"
 
 static const struct bad bad_rows[] = {
+	{ S("'spec':{'sessionAffinityConfig':{'clientIP':{'timeoutSeconds':0}}}"),
+	  "timeoutSeconds: 0 is not in 1..86400" },
+	{ S("'spec':{'sessionAffinityConfig':{'clientIP':{'timeoutSeconds':86401}}}"),
+	  "timeoutSeconds: 86401 is not in 1..86400" },
+	{ S("'spec':{'sessionAffinity':7}"), "sessionAffinity: a string is expected" },
+	{ S("'spec':{'sessionAffinityConfig':[]}"), "sessionAffinityConfig: an object is expected" },
+	{ S("'spec':{'loadBalancerSourceRanges':'10.0.0.0/8'}"),
+	  "loadBalancerSourceRanges: a list is expected" },
+	{ S("'spec':{'loadBalancerSourceRanges':['10.0.0.0/8',7]}"),
+	  "loadBalancerSourceRanges[1]: a string is expected" },
 	{ "{'kind':'Pod','metadata':{'name':'a'}}", "kind \"Pod\" is none of" },
 	{ "{'kind':'PodList','items':[]}", "kind \"PodList\" is no list" },
 	{ "{'kind':'List','items':[{'kind':'Secret'}]}", "kind \"Secret\" is none of" },

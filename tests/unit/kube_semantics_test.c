@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Services and endpoints -> VIPs and backends: each row is a picture of a cluster and its meaning. */
+#include "base/cleanup.h"
 #include "kube_world.h"
 
 #define LB KUBE_VIPS_LOADBALANCER
@@ -23,6 +24,14 @@
 #define ENDING "'ready':false,'serving':true,'terminating':true"
 #define ENDED "'ready':false,'serving':false,'terminating':true"
 #define VIP "192.0.2.10:80/tcp default/hello:http nat maglev"
+
+/* A Service of type LoadBalancer with one port and more in its spec, or with annotations. */
+#define LB_SERVICE(name, port, more)                                                               \
+	SERVICE(name, META ",'spec':{'type':'LoadBalancer'," more "'ports':[{'port':" #port "}]},"  \
+		BALANCER)
+#define NOTED(name, port, annotations)                                                             \
+	SERVICE(name, "'annotations':{" annotations "}},'spec':{'type':'LoadBalancer','ports':["   \
+		      "{'port':" #port "}]}," BALANCER)
 
 struct row {
 	const char *what;
@@ -209,15 +218,124 @@ static const struct row rows[] = {
 	  "default/hello: annotation xlb.dev/scheduler: \"y [0m\" is unknown: maglev is used\n" },
 	{ "what is not supported yet", LB,
 	  SERVICE("hello", META ",'spec':{'type':'LoadBalancer','externalTrafficPolicy':'Local',"
-			   "'sessionAffinity':'ClientIP','loadBalancerSourceRanges':['10.0.0.0/8'],"
 			   HTTP "}," BALANCER),
 	  VIP "\n",
-	  "default/hello: externalTrafficPolicy Local is not supported yet: all endpoints are used\n"
-	  "default/hello: sessionAffinity ClientIP is not supported yet: it is ignored\n"
-	  "default/hello: loadBalancerSourceRanges are not supported yet: every client is let in\n" },
+	  "default/hello: externalTrafficPolicy Local is not supported yet: all endpoints are used\n" },
+
+	{ "session affinity: three hours unless it says", LB,
+	  LB_SERVICE("a", 1, "'sessionAffinity':'ClientIP',")
+	  LB_SERVICE("b", 2, "'sessionAffinity':'ClientIP','sessionAffinityConfig':{'clientIP':"
+			     "{'timeoutSeconds':86400}},")
+	  LB_SERVICE("c", 3, "'sessionAffinity':'ClientIP','sessionAffinityConfig':{'clientIP':null},")
+	  LB_SERVICE("d", 4, "'sessionAffinity':'None','sessionAffinityConfig':{'clientIP':"
+			     "{'timeoutSeconds':10}},")
+	  LB_SERVICE("e", 5, "'sessionAffinity':'ClientIP','sessionAffinityConfig':null,"),
+	  "192.0.2.10:1/tcp default/a:1 nat maglev affinity=10800\n"
+	  "192.0.2.10:2/tcp default/b:2 nat maglev affinity=86400\n"
+	  "192.0.2.10:3/tcp default/c:3 nat maglev affinity=10800\n"
+	  "192.0.2.10:4/tcp default/d:4 nat maglev\n"
+	  "192.0.2.10:5/tcp default/e:5 nat maglev affinity=10800\n", NULL },
+	{ "source ranges: blanks and bits behind them do not matter", LB,
+	  LB_SERVICE("a", 1, "'loadBalancerSourceRanges':[' 10.1.2.3/8\\n','192.0.2.0/24'],")
+	  LB_SERVICE("b", 2, "'loadBalancerSourceRanges':[],")
+	  LB_SERVICE("c", 3, "'loadBalancerSourceRanges':null,"),
+	  "192.0.2.10:1/tcp default/a:1 nat maglev range=10.0.0.0/8 range=192.0.2.0/24\n"
+	  "192.0.2.10:2/tcp default/b:2 nat maglev\n"
+	  "192.0.2.10:3/tcp default/c:3 nat maglev\n", NULL },
+	{ "source ranges that make no sense are left out, and said", LB,
+	  LB_SERVICE("a", 1, "'loadBalancerSourceRanges':['10.0.0.0/8','10.0.0.0/33','10.0.0.1',"
+			     "'','x\\u001b[0m/1'],"),
+	  "192.0.2.10:1/tcp default/a:1 nat maglev range=10.0.0.0/8\n",
+	  "default/a: loadBalancerSourceRanges: \"10.0.0.0/33\", \"10.0.0.1\", \"\", \"x [0m/1\" "
+	  "cannot be understood: left out\n" },
+	{ "no source range that makes sense: nobody is let in", LB,
+	  LB_SERVICE("a", 1, "'loadBalancerSourceRanges':['all'],"),
+	  "192.0.2.10:1/tcp default/a:1 nat maglev range=::/0\n",
+	  "default/a: loadBalancerSourceRanges: \"all\" cannot be understood: left out\n"
+	  "default/a: 192.0.2.10:1/tcp: loadBalancerSourceRanges has none of IPv4: nobody is let in\n" },
+	{ "source ranges of one family let nobody of the other in", LB,
+	  SERVICE("a", META ",'spec':{'type':'LoadBalancer','loadBalancerSourceRanges':['10.0.0.0/8'],"
+		       "'ports':[{'port':1}]},'status':{'loadBalancer':{'ingress':["
+		       "{'ip':'192.0.2.10'},{'ip':'2001:db8::10'}]}}"),
+	  "192.0.2.10:1/tcp default/a:1 nat maglev range=10.0.0.0/8\n"
+	  "[2001:db8::10]:1/tcp default/a:1 nat maglev range=0.0.0.0/0\n",
+	  "default/a: [2001:db8::10]:1/tcp: loadBalancerSourceRanges has none of IPv6: nobody is let in\n" },
+	{ "source ranges are for the load balancer's addresses, whatever else those are", 15,
+	  SERVICE("a", META ",'spec':{'type':'LoadBalancer','clusterIP':'10.96.0.1','externalIPs':["
+		       "'192.0.2.99','192.0.2.10'],'loadBalancerSourceRanges':['10.0.0.0/8'],"
+		       "'ports':[{'port':1,'nodePort':31001}]}," BALANCER),
+	  "10.96.0.1:1/tcp default/a:1 nat maglev\n"
+	  "192.0.2.10:1/tcp default/a:1 nat maglev range=10.0.0.0/8\n"
+	  "192.0.2.99:1/tcp default/a:1 nat maglev\n"
+	  "198.51.100.1:31001/tcp default/a:1 nat maglev\n", NULL },
+	{ "source ranges of a Service of another type say nothing", 15,
+	  SERVICE("a", META ",'spec':{'type':'NodePort','clusterIP':'10.96.0.1',"
+		       "'loadBalancerSourceRanges':['10.0.0.0/8','x'],'ports':[{'port':1}]}"),
+	  "10.96.0.1:1/tcp default/a:1 nat maglev\n", NULL },
+
+	{ "every way of forwarding, every scheduler", LB,
+	  NOTED("a", 1, "'xlb.dev/forward':'l2','xlb.dev/scheduler':'lc'")
+	  NOTED("b", 2, "'xlb.dev/forward':'ipip','xlb.dev/scheduler':'random'")
+	  NOTED("c", 3, "'xlb.dev/forward':'gue','xlb.dev/scheduler':'source'")
+	  NOTED("d", 4, "'xlb.dev/forward':'nat','xlb.dev/scheduler':'maglev'"),
+	  "192.0.2.10:1/tcp default/a:1 l2 lc\n"
+	  "192.0.2.10:2/tcp default/b:2 ipip random\n"
+	  "192.0.2.10:3/tcp default/c:3 gue source\n"
+	  "192.0.2.10:4/tcp default/d:4 nat maglev\n", NULL },
+	{ "annotations of tunnels", LB,
+	  NOTED("a", 1, "'xlb.dev/forward':'gue','xlb.dev/gue-port':'6081','xlb.dev/mss':'1400',"
+			"'xlb.dev/encap-source':'172.16.0.0/16','xlb.dev/echo':'off'")
+	  NOTED("b", 2, "'xlb.dev/forward':'ipip','xlb.dev/encap-source':'2001:db8::1',"
+			"'xlb.dev/echo':'on','xlb.dev/mss':'0'"),
+	  "192.0.2.10:1/tcp default/a:1 gue maglev mss=1400 encap_source=172.16.0.0/16 gue_port=6081 "
+	  "echo=off\n"
+	  "192.0.2.10:2/tcp default/b:2 ipip maglev encap_source=2001:db8::1\n", NULL },
+	{ "wrong annotations of tunnels: the defaults, and a line each", LB,
+	  NOTED("a", 1, "'xlb.dev/forward':'gue','xlb.dev/gue-port':'0','xlb.dev/mss':'x',"
+			"'xlb.dev/encap-source':'172.16.0.1/16','xlb.dev/echo':'yes\\n'"),
+	  "192.0.2.10:1/tcp default/a:1 gue maglev\n",
+	  "default/a: annotation xlb.dev/mss: x: not a size of segments from 536 to 65495, or 0 for "
+	  "any: the default is used\n"
+	  "default/a: annotation xlb.dev/encap-source: 172.16.0.1/16: has bits behind its prefix, is "
+	  "172.16.0.0/16 meant?: the default is used\n"
+	  "default/a: annotation xlb.dev/gue-port: 0: not a port (1..65535): the default is used\n"
+	  "default/a: annotation xlb.dev/echo: yes : not on or off: the default is used\n" },
+	{ "annotations of tunnels without one", LB,
+	  NOTED("a", 1, "'xlb.dev/gue-port':'6081','xlb.dev/encap-source':'172.16.0.0/16'"),
+	  "192.0.2.10:1/tcp default/a:1 nat maglev\n",
+	  "default/a: annotation xlb.dev/encap-source: the Service is forwarded by nat, and only ipip "
+	  "and gue have an outer header: it is ignored\n"
+	  "default/a: annotation xlb.dev/gue-port: the Service is forwarded by nat, and only gue has a "
+	  "port: it is ignored\n" },
+	{ "segments are TCP's", LB,
+	  SERVICE("a", "'annotations':{'xlb.dev/mss':'1400'}},'spec':{'type':'LoadBalancer','ports':["
+		       "{'name':'t','port':1},{'name':'u','port':1,'protocol':'UDP'}]}," BALANCER),
+	  "192.0.2.10:1/tcp default/a:t nat maglev mss=1400\n"
+	  "192.0.2.10:1/udp default/a:u nat maglev\n", NULL },
+	{ "a port that a tunnel would have to change: the default, and a line", LB,
+	  SERVICE("hello", "'annotations':{'xlb.dev/forward':'gue','xlb.dev/gue-port':'6081'}},'spec':"
+			   "{'type':'LoadBalancer'," HTTP "}," BALANCER)
+	  SLICE("s1", EP("10.0.0.1", READY)),
+	  VIP " 10.0.0.1:8080=active\n",
+	  "default/hello: 192.0.2.10:80/tcp: gue keeps the port, but endpoints have port 8080: nat is "
+	  "used\n" },
+	{ "a port that is the same on both sides", LB,
+	  SERVICE("hello", "'annotations':{'xlb.dev/forward':'ipip'}},'spec':{'type':'LoadBalancer',"
+			   "'ports':[{'name':'http','port':8080}]}," BALANCER)
+	  SLICE("s1", EP("10.0.0.1", READY)),
+	  "192.0.2.10:8080/tcp default/hello:http ipip maglev 10.0.0.1:8080=active\n", NULL },
+	{ "NodePorts are other ports", KUBE_VIPS_NODEPORT,
+	  SERVICE("hello", "'annotations':{'xlb.dev/forward':'l2'}},'spec':{'type':'NodePort',"
+			   "'clusterIP':'10.96.0.1',"
+			   "'ports':[{'name':'http','port':8080,'nodePort':31001}]}")
+	  SLICE("s1", EP("10.0.0.1", READY)),
+	  "198.51.100.1:31001/tcp default/hello:http nat maglev 10.0.0.1:8080=active\n",
+	  "default/hello: 198.51.100.1:31001/tcp: l2 keeps the port, but endpoints have port 8080: nat "
+	  "is used\n" },
 	{ "Services without VIPs get no warnings", LB,
 	  SERVICE("hello", META ",'spec':{'type':'ClusterIP','clusterIP':'10.96.0.1',"
-			   "'sessionAffinity':'ClientIP'," HTTP "}"),
+			   "'externalTrafficPolicy':'Local','loadBalancerSourceRanges':['x'],"
+			   HTTP "}"),
 	  "", NULL },
 	{ "two Services and one VIP: the older one has it", LB,
 	  SERVICE("young", "'creationTimestamp':'2026-02-01T00:00:00Z'},'spec':{'type':"
@@ -286,6 +404,75 @@ static void test_row(void **state)
 }
 
 /* --- what one picture cannot show --- */
+
+/* Appends to a text that has room. */
+static void add(char *text, const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsprintf(text + strlen(text), format, arguments);
+	va_end(arguments);
+}
+
+static void load(struct world *world, const char *text);
+
+/* The VIPs that change, and the backends that they have together. */
+static size_t count_changes(struct world *world, size_t *ret_backends)
+{
+	struct kube_change change;
+	struct error err;
+	size_t n = 0;
+
+	*ret_backends = 0;
+	for (; kube_next_change(world->kube, &change, &err) > 0; n++)
+		*ret_backends += change.after ? change.after->n_backends : 0;
+	return n;
+}
+
+static void test_512_ports(void **state)
+{
+	_cleanup_(free_pointer) char *text = calloc(1, 1 << 20);
+	struct world world = {};
+	size_t n;
+
+	(void)state;
+	add(text, "{'kind':'Service','metadata':{'name':'hello'},'spec':{'type':'LoadBalancer','ports':[");
+	for (int i = 0; i < 512; i++)
+		add(text, "%s{'name':'p%d','port':%d}", i ? "," : "", i, 1000 + i);
+	add(text, "]}," BALANCER "}{'kind':'EndpointSlice','metadata':{'name':'s','labels':"
+		  "{'kubernetes.io/service-name':'hello'}},'addressType':'IPv4','ports':[");
+	for (int i = 0; i < 512; i++)
+		add(text, "%s{'name':'p%d','port':%d}", i ? "," : "", i, 2000 + i);
+	add(text, "],'endpoints':[" EP("10.0.0.1", READY) "," EP("10.0.0.2", READY) "]}");
+	load(&world, text);
+	assert_int_equal(count_changes(&world, &n), 512);
+	assert_int_equal(n, 1024);
+	assert_string_equal(world.warnings, "");
+	world_end(&world);
+}
+
+static void test_5000_backends(void **state)
+{
+	_cleanup_(free_pointer) char *text = calloc(1, 1 << 20);
+	struct world world = {};
+	size_t n;
+
+	(void)state;
+	add(text, HELLO);
+	for (int i = 0; i < 50; i++) {
+		add(text, "{'kind':'EndpointSlice','metadata':{'name':'s%d','labels':"
+			  "{'kubernetes.io/service-name':'hello'}},'addressType':'IPv4','ports':["
+			  "{'name':'http','port':8080}],'endpoints':[", i);
+		for (int j = 0; j < 100; j++)
+			add(text, "%s{'addresses':['10.0.%d.%d']}", j ? "," : "", i, j + 1);
+		add(text, "]}");
+	}
+	load(&world, text);
+	assert_int_equal(count_changes(&world, &n), 1);
+	assert_int_equal(n, 5000);
+	world_end(&world);
+}
 
 static void load(struct world *world, const char *text)
 {
@@ -405,7 +592,7 @@ static void test_long_name(void **state)
 int main(void)
 {
 	size_t n = sizeof(rows) / sizeof(*rows);
-	struct CMUnitTest tests[sizeof(rows) / sizeof(*rows) + 5];
+	struct CMUnitTest tests[sizeof(rows) / sizeof(*rows) + 7];
 
 	for (size_t i = 0; i < n; i++)
 		tests[i] = (struct CMUnitTest){ rows[i].what, test_row, NULL, NULL, (void *)&rows[i] };
@@ -414,5 +601,7 @@ int main(void)
 	tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_scope);
 	tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_only_services);
 	tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_long_name);
+	tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_512_ports);
+	tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_5000_backends);
 	return _cmocka_run_group_tests("kube semantics", tests, n, NULL, NULL);
 }

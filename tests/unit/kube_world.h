@@ -77,6 +77,29 @@ static inline int compare_lines(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+/* What few services have. */
+static inline size_t format_options(const struct service *service, char *line, size_t size)
+{
+	char text[ENDPOINT_TEXT_MAX];
+	size_t n = 0;
+
+	if (service->affinity_s)
+		n += snprintf(line + n, size - n, " affinity=%u", service->affinity_s);
+	for (size_t i = 0; i < service->n_ranges; i++)
+		n += snprintf(line + n, size - n, " range=%s",
+			      prefix_format(&service->ranges[i], text));
+	if (service->mss)
+		n += snprintf(line + n, size - n, " mss=%u", service->mss);
+	if (service->encap_source.family)
+		n += snprintf(line + n, size - n, " encap_source=%s",
+			      encap_source_format(&service->encap_source, text));
+	if (service->gue_port)
+		n += snprintf(line + n, size - n, " gue_port=%u", service->gue_port);
+	if (service->no_echo)
+		n += snprintf(line + n, size - n, " echo=off");
+	return n;
+}
+
 static inline void format_service(const struct kube_change *change, char *line, size_t size)
 {
 	const struct service *service = change->after;
@@ -89,13 +112,14 @@ static inline void format_service(const struct kube_change *change, char *line, 
 	}
 	n += snprintf(line + n, size - n, " %s %s %s", service->name,
 		      forward_name(service->forward), scheduler_name(service->scheduler));
+	n += format_options(service, line + n, size - n);
 	for (size_t i = 0; i < service->n_backends && n < size; i++)
 		n += snprintf(line + n, size - n, " %s=%s",
 			      endpoint_format_backend(&service->backends[i].endpoint, text),
 			      state_name(service->backends[i].state));
 }
 
-/* "VIP NAME FORWARD SCHEDULER [BACKEND=STATE]...", a sorted line for each VIP that changed. */
+/* "VIP NAME FORWARD SCHEDULER [OPTION=VALUE]... [BACKEND=STATE]...", a sorted line for each VIP that changed. */
 static inline const char *world_answer(struct world *world)
 {
 	char *lines[256];

@@ -227,7 +227,7 @@ int number_parse(const char *text, uint64_t min, uint64_t max, uint64_t *ret_num
 #define HELP_OPTION 30 /* in front of it, with letter and blanks */
 #define HELP_WIDTH 62
 
-/* The text from HELP_COLUMN on, as many words in a line as fit; `taken` of the first is not free. */
+/* The text from HELP_COLUMN on, as many words in a line as fit; `taken` of the first are taken. */
 static void print_wrapped(const char *text, int taken)
 {
 	int width = HELP_WIDTH - taken;

@@ -6,10 +6,8 @@
 #include "commands/command.h"
 #include "model/model.h"
 
-/* clang-format off */
 #define FORWARD_VALUES "nat|dnat|l2|ipip|gue"
 #define SCHEDULER_VALUES "maglev|rr|lc|random|source"
-/* clang-format on */
 
 /* The options that only these two have; services_change.c has the others. */
 enum {
@@ -25,21 +23,23 @@ enum {
 };
 
 /* clang-format off */
-#define WISH_OPTIONS(default_forward, default_scheduler)					\
-	{ WISH_FORWARD, "forward", FORWARD_VALUES,						\
-	  "how packets get to the backends" default_forward },					\
-	{ WISH_SCHEDULER, "scheduler", SCHEDULER_VALUES,					\
-	  "how a new flow chooses one" default_scheduler },					\
-	{ WISH_AFFINITY, "affinity", "SECONDS",							\
-	  "a client's new flows go where its last one went, for so long (0: off)" },		\
-	{ WISH_SOURCE_RANGES, "source-ranges", "RANGES",					\
-	  "who is let in: ADDR/LENGTH, with commas (any: everybody)" },					\
-	{ WISH_MSS, "mss", "N",									\
-	  "TCP segments of at most N bytes, 536..65495 (0: as the two ends agree)" },		\
-	{ WISH_ENCAP_SOURCE, "encap-source", "SOURCE",					\
-	  "ipip, gue: the outer source, ADDR or ADDR/LENGTH (auto: the device's address)" },				\
-	{ WISH_GUE_PORT, "gue-port", "N", "gue: the UDP port of the backends (default 6080)" },	\
-	{ WISH_ECHO, "echo", "on|off", "whether xlb answers a ping to the VIP (default on)" },	\
+#define WISH_OPTIONS(default_forward, default_scheduler) \
+	{ WISH_FORWARD, "forward", FORWARD_VALUES, \
+	  "how packets get to the backends" default_forward }, \
+	{ WISH_SCHEDULER, "scheduler", SCHEDULER_VALUES, \
+	  "how a new flow chooses one" default_scheduler }, \
+	{ WISH_AFFINITY, "affinity", "SECONDS", \
+	  "a client's new flows go where its last one went, for so long (0: off)" }, \
+	{ WISH_SOURCE_RANGES, "source-ranges", "RANGES", \
+	  "who is let in: ADDR/LENGTH, with commas (any: everybody)" }, \
+	{ WISH_MSS, "mss", "N", \
+	  "TCP segments of at most N bytes, 536..65495 (0: as the two ends agree)" }, \
+	{ WISH_ENCAP_SOURCE, "encap-source", "SOURCE", \
+	  "ipip, gue: the outer source, ADDR or ADDR/LENGTH (auto: the device's address)" }, \
+	{ WISH_GUE_PORT, "gue-port", "N", \
+	  "gue: the UDP port of the backends (default 6080)" }, \
+	{ WISH_ECHO, "echo", "on|off", \
+	  "whether xlb answers a ping to the VIP (default on)" }, \
 	{ WISH_NAME, "name", "NAME", "for listings" }
 /* clang-format on */
 

@@ -32,8 +32,7 @@ static json_t *ranges_json(const struct service *service)
 	char text[ENDPOINT_TEXT_MAX];
 
 	for (size_t i = 0; array && i < service->n_ranges; i++)
-		json_array_append_new(array,
-				      json_string(prefix_format(&service->ranges[i], text)));
+		json_array_append_new(array, json_string(prefix_format(&service->ranges[i], text)));
 	return array;
 }
 

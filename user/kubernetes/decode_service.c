@@ -7,9 +7,12 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "kubernetes/kubernetes.h"
+#include "kubernetes/internal.h"
 
-enum { PORT_MAX = 65535 };
+enum {
+	PORT_MAX = 65535,
+	AFFINITY_DEFAULT_S = 10800,
+};
 
 static void free_service(struct kube_service **service)
 {
@@ -173,21 +176,92 @@ static int decode_type(const json_t *spec, uint8_t *ret_type, struct error *err)
 	return error_set(err, EINVAL, "type: \"%.32s\" is unknown", text);
 }
 
-static int decode_wishes(const json_t *spec, struct kube_service *service, struct error *err)
+/* timeoutSeconds, as the API server would have defaulted it. */
+static int decode_affinity(const json_t *spec, struct kube_service *service, struct error *err)
 {
-	const char *affinity, *policy;
-	const json_t *ranges;
+	const json_t *config, *client;
+	const char *affinity;
+	long long seconds;
 	int r = json_get_string(spec, "sessionAffinity", &affinity, err);
 
 	if (r >= 0)
-		r = json_get_string(spec, "externalTrafficPolicy", &policy, err);
+		r = json_get_object(spec, "sessionAffinityConfig", &config, err);
 	if (r >= 0)
-		r = json_get_list(spec, "loadBalancerSourceRanges", &ranges, err);
+		r = json_get_object(config, "clientIP", &client, err);
+	if (r >= 0)
+		r = json_get_integer(client, "timeoutSeconds", 1, AFFINITY_MAX_S,
+				     AFFINITY_DEFAULT_S, &seconds, err);
 	if (r < 0)
 		return r;
-	service->wishes = (affinity && !strcmp(affinity, "ClientIP") ? KUBE_WISH_AFFINITY : 0) |
-			  (policy && !strcmp(policy, "Local") ? KUBE_WISH_LOCAL : 0) |
-			  (json_array_size(ranges) ? KUBE_WISH_SOURCE_RANGES : 0);
+	if (affinity && !strcmp(affinity, "ClientIP"))
+		service->affinity_s = seconds;
+	return 0;
+}
+
+/* For a warning: the API takes any text here, so it is no reason to give up the Service. */
+static int add_bad_range(struct kube_service *service, const char *text, struct error *err)
+{
+	char *longer;
+
+	if (asprintf(&longer, "%s%s\"%.64s\"", service->bad_ranges ?: "",
+		     service->bad_ranges ? ", " : "", text) < 0)
+		return error_set(err, ENOMEM, "out of memory");
+	kube_clean_text(longer);
+	free(service->bad_ranges);
+	service->bad_ranges = longer;
+	return 0;
+}
+
+/* Blanks around a range, and bits behind it, are allowed; so does kube-proxy have it. */
+static int add_range(struct kube_service *service, const char *text, struct error *err)
+{
+	static const char blanks[] = " \t\n\v\f\r";
+	char trimmed[ENDPOINT_TEXT_MAX] = "";
+	struct prefix prefix;
+	size_t length;
+
+	text += strspn(text, blanks);
+	length = strlen(text);
+	while (length && strchr(blanks, text[length - 1]))
+		length--;
+	if (length < sizeof(trimmed))
+		memcpy(trimmed, text, length);
+	if (!strchr(trimmed, '/') || prefix_parse_lenient(trimmed, &prefix, NULL) < 0)
+		return add_bad_range(service, text, err);
+	service->ranges[service->n_ranges++] = prefix;
+	return 0;
+}
+
+static int decode_ranges(const json_t *spec, struct kube_service *service, struct error *err)
+{
+	const json_t *ranges;
+	int r = json_get_list(spec, "loadBalancerSourceRanges", &ranges, err);
+
+	if (r < 0 || !json_array_size(ranges))
+		return r;
+	service->ranged = true;
+	service->ranges = calloc(json_array_size(ranges), sizeof(*service->ranges));
+	if (!service->ranges)
+		return error_set(err, ENOMEM, "out of memory");
+	for (size_t i = 0; r >= 0 && i < json_array_size(ranges); i++) {
+		const char *text = json_string_value(json_array_get(ranges, i));
+
+		if (!text)
+			return error_set(err, EINVAL,
+					 "loadBalancerSourceRanges[%zu]: a string is expected", i);
+		r = add_range(service, text, err);
+	}
+	return r;
+}
+
+static int decode_policy(const json_t *spec, struct kube_service *service, struct error *err)
+{
+	const char *policy;
+	int r = json_get_string(spec, "externalTrafficPolicy", &policy, err);
+
+	if (r < 0)
+		return r;
+	service->local = policy && !strcmp(policy, "Local");
 	return 0;
 }
 
@@ -199,7 +273,11 @@ static int decode_spec(const json_t *spec, struct kube_service *service, struct 
 
 	r = decode_type(spec, &service->type, err);
 	if (r >= 0)
-		r = decode_wishes(spec, service, err);
+		r = decode_policy(spec, service, err);
+	if (r >= 0)
+		r = decode_affinity(spec, service, err);
+	if (r >= 0)
+		r = decode_ranges(spec, service, err);
 	if (r >= 0)
 		r = decode_service_ports(spec, service, err);
 	if (r >= 0)
@@ -218,18 +296,25 @@ static int decode_spec(const json_t *spec, struct kube_service *service, struct 
 	return 0;
 }
 
+/* In one line, because a warning may show it. */
+static int decode_annotation(const json_t *object, enum kube_annotation annotation, char **ret_copy,
+			     struct error *err)
+{
+	const char *text;
+	int r;
+
+	r = decode_metadata_text(object, "annotations", kube_annotation_name(annotation), &text,
+				 err);
+	if (r >= 0)
+		r = decode_text(text, ret_copy, err);
+	if (r >= 0 && *ret_copy)
+		kube_clean_text(*ret_copy);
+	return r;
+}
+
 static int decode_service_metadata(const json_t *object, struct kube_service *service,
 				   struct error *err)
 {
-	static const struct {
-		const char *map, *key;
-		size_t offset;
-	} texts[] = {
-		{ "labels", "service.kubernetes.io/service-proxy-name",
-		  offsetof(struct kube_service, proxy) },
-		{ "annotations", "xlb.dev/forward", offsetof(struct kube_service, forward) },
-		{ "annotations", "xlb.dev/scheduler", offsetof(struct kube_service, scheduler) },
-	};
 	const char *text;
 	int r;
 
@@ -237,11 +322,13 @@ static int decode_service_metadata(const json_t *object, struct kube_service *se
 	if (r < 0)
 		return error_prefix(err, r, "metadata");
 	r = decode_text(text ? text : "", &service->created, err);
-	for (size_t i = 0; r >= 0 && i < sizeof(texts) / sizeof(*texts); i++) {
-		r = decode_metadata_text(object, texts[i].map, texts[i].key, &text, err);
-		if (r >= 0)
-			r = decode_text(text, (char **)((char *)service + texts[i].offset), err);
-	}
+	if (r >= 0)
+		r = decode_metadata_text(object, "labels",
+					 "service.kubernetes.io/service-proxy-name", &text, err);
+	if (r >= 0)
+		r = decode_text(text, &service->proxy, err);
+	for (int i = 0; r >= 0 && i < KUBE_ANNOTATIONS; i++)
+		r = decode_annotation(object, i, &service->annotations[i], err);
 	return r;
 }
 
@@ -270,4 +357,3 @@ int decode_service(const json_t *object, struct kube_service **ret_service, stru
 	*ret_service = steal_pointer(&service);
 	return 0;
 }
-

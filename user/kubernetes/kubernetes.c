@@ -33,12 +33,20 @@ int kube_new(const struct kube_options *options, const struct kube_calls *calls,
 	return 0;
 }
 
+static void forget_last(struct kube *kube)
+{
+	free(kube->after.backends);
+	free(kube->after.ranges);
+	free(kube->after.index);
+	kube->after = (struct service){};
+}
+
 void kube_free(struct kube *kube)
 {
 	if (!kube)
 		return;
 	cluster_free(kube->cluster);
-	free(kube->after.backends);
+	forget_last(kube);
 	claims_free(&kube->claims);
 	store_free(&kube->store);
 	free(kube);
@@ -224,8 +232,7 @@ static void write_label(struct kube *kube, const struct claim *claim)
 
 static void release_last(struct kube *kube)
 {
-	free(kube->after.backends);
-	kube->after = (struct service){};
+	forget_last(kube);
 	if (kube->contest)
 		claims_release(&kube->claims, kube->contest);
 	kube->contest = NULL;

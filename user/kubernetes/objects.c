@@ -19,6 +19,20 @@ bool kube_address_usable(const struct xlb_address *address, uint8_t family)
 	       !IN6_IS_ADDR_V4MAPPED(&ipv6);
 }
 
+const char *kube_annotation_name(enum kube_annotation annotation)
+{
+	static const char *const names[KUBE_ANNOTATIONS] = {
+		[KUBE_FORWARD] = "xlb.dev/forward",
+		[KUBE_SCHEDULER] = "xlb.dev/scheduler",
+		[KUBE_MSS] = "xlb.dev/mss",
+		[KUBE_ENCAP_SOURCE] = "xlb.dev/encap-source",
+		[KUBE_GUE_PORT] = "xlb.dev/gue-port",
+		[KUBE_ECHO] = "xlb.dev/echo",
+	};
+
+	return names[annotation];
+}
+
 void kube_service_free(struct kube_service *service)
 {
 	if (!service)
@@ -27,10 +41,12 @@ void kube_service_free(struct kube_service *service)
 	free(service->created);
 	free(service->class);
 	free(service->proxy);
-	free(service->forward);
-	free(service->scheduler);
+	for (int i = 0; i < KUBE_ANNOTATIONS; i++)
+		free(service->annotations[i]);
 	free(service->addresses);
 	free(service->ports);
+	free(service->ranges);
+	free(service->bad_ranges);
 	free(service);
 }
 
@@ -61,13 +77,23 @@ static bool same_array(const void *a, size_t n_a, const void *b, size_t n_b, siz
 	return n_a == n_b && (!n_a || !memcmp(a, b, n_a * element));
 }
 
+static bool same_annotations(const struct kube_service *a, const struct kube_service *b)
+{
+	for (int i = 0; i < KUBE_ANNOTATIONS; i++)
+		if (!same_text(a->annotations[i], b->annotations[i]))
+			return false;
+	return true;
+}
+
 bool kube_service_equal(const struct kube_service *a, const struct kube_service *b)
 {
 	return same_text(a->key, b->key) && same_text(a->created, b->created) &&
 	       same_text(a->class, b->class) && same_text(a->proxy, b->proxy) &&
-	       same_text(a->forward, b->forward) && same_text(a->scheduler, b->scheduler) &&
-	       a->type == b->type && a->wishes == b->wishes && a->headless == b->headless &&
-	       a->selector == b->selector &&
+	       same_annotations(a, b) && same_text(a->bad_ranges, b->bad_ranges) &&
+	       a->type == b->type && a->local == b->local && a->headless == b->headless &&
+	       a->selector == b->selector && a->affinity_s == b->affinity_s &&
+	       a->ranged == b->ranged &&
+	       same_array(a->ranges, a->n_ranges, b->ranges, b->n_ranges, sizeof(*a->ranges)) &&
 	       same_array(a->addresses, a->n_addresses, b->addresses, b->n_addresses,
 			  sizeof(*a->addresses)) &&
 	       same_array(a->ports, a->n_ports, b->ports, b->n_ports, sizeof(*a->ports));

@@ -26,11 +26,15 @@ enum {
 	KUBE_PROTOCOL_SCTP = 132,	/* beside enum xlb_protocol: known, and not supported */
 };
 
-/* What a Service asks for that the data plane does not do yet. */
-enum kube_wish {
-	KUBE_WISH_AFFINITY = 1,		/* sessionAffinity: ClientIP */
-	KUBE_WISH_LOCAL = 2,		/* externalTrafficPolicy: Local */
-	KUBE_WISH_SOURCE_RANGES = 4,	/* loadBalancerSourceRanges */
+/* Annotations that are ours. */
+enum kube_annotation {
+	KUBE_FORWARD,
+	KUBE_SCHEDULER,
+	KUBE_MSS,
+	KUBE_ENCAP_SOURCE,
+	KUBE_GUE_PORT,
+	KUBE_ECHO,
+	KUBE_ANNOTATIONS,
 };
 
 enum kube_type {
@@ -60,10 +64,10 @@ struct kube_service {
 	char *class;			/* loadBalancerClass; NULL: unset */
 	/* label service.kubernetes.io/service-proxy-name; NULL: unset */
 	char *proxy;
-	char *forward;			/* annotations as they stand, not checked; NULL: unset */
-	char *scheduler;
+	/* as they stand, not checked; NULL: unset */
+	char *annotations[KUBE_ANNOTATIONS];
 	uint8_t type;			/* enum kube_type */
-	uint8_t wishes;			/* enum kube_wish, or'ed */
+	bool local;			/* externalTrafficPolicy: Local, which is not supported */
 	bool headless;
 	bool selector;			/* has one, so that a controller makes its slices */
 	/* cluster IPs, external IPs, load balancer's, as in the object */
@@ -71,7 +75,16 @@ struct kube_service {
 	size_t n_addresses;
 	struct kube_service_port *ports;
 	size_t n_ports;
+	uint32_t affinity_s;		/* sessionAffinity: ClientIP; 0: none */
+	/* loadBalancerSourceRanges; where there were some that could not be used, they count too */
+	bool ranged;
+	struct prefix *ranges;
+	size_t n_ranges;
+	char *bad_ranges;		/* with commas; NULL: all could be used */
 };
+
+/* "xlb.dev/forward" */
+const char *kube_annotation_name(enum kube_annotation annotation);
 
 /*
  * How fit an endpoint is, worst first. Where one address stands in several slices (a Pod that is

@@ -29,8 +29,8 @@ static int compare_candidates(const void *a, const void *b)
  * Ports are matched by name and protocol: Pods may resolve a named target port to different
  * numbers.
  */
-static const struct kube_set_port *match_port(const struct kube_part *part,
-					      const struct kube_service_port *port)
+const struct kube_set_port *resolve_match_port(const struct kube_part *part,
+					       const struct kube_service_port *port)
 {
 	for (size_t i = 0; i < part->n_ports; i++)
 		if (part->ports[i].protocol == port->protocol &&
@@ -71,7 +71,7 @@ static int collect(const struct group *group, const struct kube_service_port *po
 		for (j = 0; j < group->sets[i]->n_parts; j++) {
 			const struct kube_part *part = &group->sets[i]->parts[j];
 
-			match = part->family == family ? match_port(part, port) : NULL;
+			match = part->family == family ? resolve_match_port(part, port) : NULL;
 			if (match)
 				collect_part(part, match, candidates, &n);
 		}
@@ -153,19 +153,19 @@ int resolve_service(const struct group *group, const struct wanted_vip *wanted,
 	struct service service = {
 		.vip = wanted->vip,
 		.owner = options->owner,
-		.forward = options->default_forward,
-		.scheduler = options->default_scheduler,
 	};
 
-	/* Wrong values were warned about in resolve_vips(); the defaults hold then. */
-	if (from->forward)
-		(void)forward_parse(from->forward, &service.forward, NULL);
-	if (from->scheduler)
-		(void)scheduler_parse(from->scheduler, &service.scheduler, NULL);
+	/* Without warnings: resolve_vips() gave them. */
+	resolve_options(from, options, NULL, &service);
+	resolve_forward(group, wanted, options, &service);
 	service_name(from, port, service.name);
-	if (resolve_backends(group, port, wanted->vip.family, &service.backends,
-			     &service.n_backends) < 0)
+	if (resolve_ranges(from, wanted, &service) < 0)
 		return -ENOMEM;
+	if (resolve_backends(group, port, wanted->vip.family, &service.backends,
+			     &service.n_backends) < 0) {
+		service_clear_ranges(&service);
+		return -ENOMEM;
+	}
 	service.backends_allocated = service.n_backends;
 	*ret_service = service;
 	return 0;

@@ -29,7 +29,33 @@ int resolve_vips(const struct group *group, const struct kube_options *options, 
 int resolve_backends(const struct group *group, const struct kube_service_port *port,
 		     uint8_t family, struct backend **ret_backends, size_t *ret_n);
 
-/* Whole services as the model has them. `backends` of *ret_service is the caller's to free(). */
+/* The port of a slice that a Service's port means; NULL: none. */
+const struct kube_set_port *resolve_match_port(const struct kube_part *part,
+					       const struct kube_service_port *port);
+
+/*
+ * Fills in what annotations and session affinity ask for, or the defaults. What cannot be had is
+ * written to `warnings`, unless that is NULL.
+ */
+void resolve_options(const struct kube_service *from, const struct kube_options *options,
+		     FILE *warnings, struct service *service);
+/*
+ * After resolve_options(), for one VIP: where forwarding would keep the port and the endpoints have
+ * another one, the default holds instead, and that port is returned; else 0. Options that the VIP
+ * has no use for are cleared.
+ */
+uint16_t resolve_forward(const struct group *group, const struct wanted_vip *wanted,
+			 const struct kube_options *options, struct service *service);
+/* loadBalancerSourceRanges, if they are for this VIP; -ENOMEM. */
+int resolve_ranges(const struct kube_service *from, const struct wanted_vip *wanted,
+		   struct service *service);
+/* Whether there are ranges for this VIP, and none of its family. */
+bool resolve_admits_nobody(const struct kube_service *from, const struct wanted_vip *wanted);
+
+/*
+ * Whole services as the model has them. `backends` and `ranges` of *ret_service are the caller's to
+ * free().
+ */
 int resolve_service(const struct group *group, const struct wanted_vip *wanted,
 		    const struct kube_options *options, struct service *ret_service);
 

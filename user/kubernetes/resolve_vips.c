@@ -79,8 +79,8 @@ static int add_addresses(struct vips *vips, const struct kube_service *service, 
 }
 
 /*
- * Whether the Service is of this family: its cluster IPs tell. Where there are none to tell (objects from a
- * file may lack them), it is.
+ * Whether the Service is of this family: its cluster IPs tell. Where there are none to tell (objects
+ * from a file may lack them), it is.
  */
 static bool has_family(const struct kube_service *service, uint8_t family)
 {
@@ -116,38 +116,45 @@ static int add_node_ports(struct vips *vips, const struct kube_service *service,
 	return r;
 }
 
-static void warn_wishes(const struct kube_service *service, FILE *warnings)
+static void warn_wishes(const struct kube_service *service, const struct kube_options *options,
+			FILE *warnings)
 {
-	if (service->wishes & KUBE_WISH_LOCAL)
+	struct service unused = {};
+
+	if (service->local)
 		fprintf(warnings,
 			"%s: externalTrafficPolicy Local is not supported yet: all endpoints are "
 			"used\n",
 			service->key);
-	if (service->wishes & KUBE_WISH_AFFINITY)
+	if (service->bad_ranges && service->type == KUBE_TYPE_LOADBALANCER)
 		fprintf(warnings,
-			"%s: sessionAffinity ClientIP is not supported yet: it is ignored\n",
-			service->key);
-	if (service->wishes & KUBE_WISH_SOURCE_RANGES)
-		fprintf(warnings,
-			"%s: loadBalancerSourceRanges are not supported yet: every client is let "
-			"in\n",
-			service->key);
+			"%s: loadBalancerSourceRanges: %s cannot be understood: left out\n",
+			service->key, service->bad_ranges);
+	resolve_options(service, options, warnings, &unused);
 }
 
-static void warn_annotations(const struct kube_service *service, const struct kube_options *options,
-			     FILE *warnings)
+/* What a VIP gets that its Service did not ask for. */
+static void warn_vip(const struct group *group, const struct wanted_vip *wanted,
+		     const struct kube_options *options, FILE *warnings)
 {
-	uint8_t value;
+	char vip[ENDPOINT_TEXT_MAX];
+	struct service service = {};
+	uint8_t wished;
+	uint16_t port;
 
-	if (service->forward && forward_parse(service->forward, &value, NULL) < 0)
+	resolve_options(group->service, options, NULL, &service);
+	wished = service.forward;
+	port = resolve_forward(group, wanted, options, &service);
+	endpoint_format(&wanted->vip, vip);
+	if (port)
 		fprintf(warnings,
-			"%s: annotation xlb.dev/forward: \"%.32s\" is unknown: %s is used\n",
-			service->key, service->forward, forward_name(options->default_forward));
-	if (service->scheduler && scheduler_parse(service->scheduler, &value, NULL) < 0)
+			"%s: %s: %s keeps the port, but endpoints have port %u: %s is used\n",
+			group->service->key, vip, forward_name(wished), port,
+			forward_name(service.forward));
+	if (resolve_admits_nobody(group->service, wanted))
 		fprintf(warnings,
-			"%s: annotation xlb.dev/scheduler: \"%.32s\" is unknown: %s is used\n",
-			service->key, service->scheduler,
-			scheduler_name(options->default_scheduler));
+			"%s: %s: loadBalancerSourceRanges has none of IPv%u: nobody is let in\n",
+			group->service->key, vip, wanted->vip.family);
 }
 
 static void warn_addresses(const struct group *group, const struct kube_options *options,
@@ -217,8 +224,9 @@ int resolve_vips(const struct group *group, const struct kube_options *options, 
 	if (service && is_ours(service, options))
 		warn_addresses(group, options, warnings);
 	if (vips.n) {
-		warn_wishes(service, warnings);
-		warn_annotations(service, options, warnings);
+		warn_wishes(service, options, warnings);
+		for (size_t i = 0; i < vips.n; i++)
+			warn_vip(group, &vips.vips[i], options, warnings);
 	}
 	*ret_vips = vips.vips;
 	*ret_n = vips.n;

@@ -161,9 +161,10 @@ int encap_source_parse(const char *text, struct prefix *ret_source, struct error
 			return error_set(err, EINVAL, "%s: %s", text, objection);
 		least = source.family == XLB_IPV6 ? ENCAP_LENGTH_MIN_IPV6 : ENCAP_LENGTH_MIN;
 		if (source.length < least)
-			return error_set(err, EINVAL,
-					 "%s: a prefix from /%u to /%u leaves the bits that may vary",
-					 text, least, bits_of(source.family));
+			return error_set(
+				err, EINVAL,
+				"%s: a prefix from /%u to /%u leaves the bits that may vary", text,
+				least, bits_of(source.family));
 	}
 	*ret_source = source;
 	return 0;
@@ -191,8 +192,9 @@ int mss_parse(const char *text, uint16_t *ret_mss, struct error *err)
 	uint32_t mss;
 
 	if (!text_parse_number(text, 0, MSS_MAX, &mss) || (mss && mss < MSS_MIN))
-		return error_set(err, EINVAL, "%s: not a size of segments from %u to %u, or 0 for any",
-				 text, MSS_MIN, MSS_MAX);
+		return error_set(err, EINVAL,
+				 "%s: not a size of segments from %u to %u, or 0 for any", text,
+				 MSS_MIN, MSS_MAX);
 	*ret_mss = mss;
 	return 0;
 }
