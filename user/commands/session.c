@@ -127,7 +127,7 @@ int session_apply(struct datapath *dp, const struct endpoint *vip, const struct 
 {
 	struct error err;
 
-	if (datapath_apply(dp, vip, after, &err) < 0)
+	if (datapath_apply(dp, vip, after, &err) < 0 || datapath_settle(dp, &err) < 0)
 		return fail("%s", err.text);
 	return STATUS_OK;
 }

@@ -284,6 +284,8 @@ int sync_batch(struct sync *sync)
 		return fail("%s", err.text);
 	}
 	r = run_batch(&batch, &err);
+	if (r >= 0 && !sync->dry_run)
+		r = datapath_settle(sync->dp, &err);
 	if (!sync->dry_run)
 		datapath_unlock(sync->dp);
 	progress_clear();

@@ -19,13 +19,14 @@ enum {
 	COALESCE_MS = 20,
 	WAITING_MS = 30000,	/* until what could not be had or written is tried again */
 	PATHS_MS = 50,		/* routes come in bursts */
+	SETTLE_S = 60,		/* until it is looked again whether a change is long ago */
 };
 
 struct loop {
 	const struct sync_loop_options *options;
 	struct sync sync;
 	struct event_base *base;
-	struct event *batch, *waiting, *paths, *paths_due, *interrupt, *terminate;
+	struct event *batch, *waiting, *paths, *paths_due, *settle, *interrupt, *terminate;
 	/* of the attached devices, where nobody gave others */
 	struct endpoint *node_addresses;
 	size_t n_node_addresses;
@@ -201,6 +202,26 @@ static void on_paths_due(evutil_socket_t fd, short what, void *arg)
 	follow_node_addresses(loop);
 }
 
+/* Connections from before a change may be over by now, and what is remembered of them with them. */
+static void on_settle(evutil_socket_t fd, short what, void *arg)
+{
+	struct loop *loop = arg;
+	struct error err;
+	int r;
+
+	(void)fd;
+	(void)what;
+	if (!datapath_unsettled(loop->options->dp))
+		return;
+	r = datapath_lock(loop->options->dp, session_waiting, &err);
+	if (r >= 0) {
+		r = datapath_settle(loop->options->dp, &err);
+		datapath_unlock(loop->options->dp);
+	}
+	if (r < 0)
+		on_line(loop, err.text);
+}
+
 /* --- life --- */
 
 static int add_event(struct loop *loop, struct event **event, int fd, short what,
@@ -212,9 +233,10 @@ static int add_event(struct loop *loop, struct event **event, int fd, short what
 	return fd >= 0 ? event_add(*event, NULL) : 0;
 }
 
-/* Signals and paths matter only to what stays. */
+/* Signals, paths and the passing of time matter only to what stays. */
 static int add_watch_events(struct loop *loop, struct error *err)
 {
+	struct timeval minute = { .tv_sec = SETTLE_S };
 	int fd, r = 0;
 
 	if (add_event(loop, &loop->interrupt, SIGINT, EV_SIGNAL | EV_PERSIST, on_signal) < 0 ||
@@ -226,6 +248,10 @@ static int add_watch_events(struct loop *loop, struct error *err)
 	if (fd < 0)
 		return fd;
 	r = add_event(loop, &loop->paths, fd, EV_READ | EV_PERSIST, on_paths);
+	if (r >= 0)
+		r = add_event(loop, &loop->settle, -1, EV_PERSIST, on_settle);
+	if (r >= 0)
+		r = event_add(loop->settle, &minute);
 	return r < 0 ? error_set(err, ENOMEM, "out of memory") : 0;
 }
 
@@ -280,8 +306,8 @@ static int start(struct loop *loop, struct error *err)
 static void end(struct loop *loop)
 {
 	struct event *events[] = {
-		loop->batch, loop->waiting, loop->paths, loop->paths_due, loop->interrupt,
-		loop->terminate,
+		loop->batch, loop->waiting, loop->paths, loop->paths_due, loop->settle,
+		loop->interrupt, loop->terminate,
 	};
 
 	kube_free(loop->sync.kube);
