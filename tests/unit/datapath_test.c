@@ -38,7 +38,7 @@ static void made_whole_and_removed_whole(void **state)
 		assert_int_equal(access(path, F_OK), 0);
 	}
 	assert_int_equal(config_of(dp)->abi_version, XLB_ABI_VERSION);
-	assert_int_equal(config_of(dp)->services, 8192);
+	assert_int_equal(config_of(dp)->services, 16384);
 	assert_int_equal(config_of(dp)->flow_lines * XLB_FLOW_WAYS, 2 << 20);
 	assert_true(config_of(dp)->secret[0] && config_of(dp)->secret[1]);
 	assert_sound(dp);
@@ -445,6 +445,53 @@ static void no_room_for_services(void **state)
 	unmake(dp);
 }
 
+/* As many as were asked for, wherever their VIPs fall. */
+static void all_services_fit_that_were_asked_for(void **state)
+{
+	struct datapath *dp = make((struct datapath_sizes){
+		.services = 1024, .backends = 64, .flows = 1024 });
+
+	(void)state;
+	for (uint32_t n = 0; n < 1024; n++) {
+		struct service *four = service_of(vip_of(n), 0, 0);
+		struct service *six = service_of(vip6_of(n), 0, 0);
+
+		apply(dp, four);
+		apply(dp, six);
+		service_free(four);
+		service_free(six);
+	}
+	assert_int_equal(model_count(dp->model), 2048);
+	assert_all_found(dp);
+	unmake(dp);
+}
+
+/* What all maps take, as bpftool shows it. */
+static void memory_is_bounded(void **state)
+{
+	struct datapath *dp = make((struct datapath_sizes){});
+	unsigned long long sum = 0;
+
+	(void)state;
+	for (int id = 0; id < MAPS; id++) {
+		unsigned long long bytes;
+		char path[64], line[128];
+		FILE *file;
+
+		snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", dp->maps[id].fd);
+		file = fopen(path, "r");
+		assert_non_null(file);
+		while (fgets(line, sizeof(line), file))
+			if (sscanf(line, "memlock: %llu", &bytes) == 1)
+				sum += bytes;
+		fclose(file);
+	}
+	/* 100 MB with two CPUs, and what each further one counts and caches by itself. */
+	assert_in_range(sum, 1, 100000000 + (dp->cpus > 2 ? dp->cpus - 2 : 0) * 3000000ull);
+	print_message("%.1f MB with %d CPUs\n", sum / 1e6, dp->cpus);
+	unmake(dp);
+}
+
 static void no_room_for_rings(void **state)
 {
 	struct datapath *dp = make((struct datapath_sizes){
@@ -795,11 +842,20 @@ static void use_of_maps_is_counted(void **state)
 {
 	struct datapath *dp = make_small();
 	struct service *wish = service_of(vip_of(1), 0, 3);
+	struct prefix range = { .family = XLB_IPV4, .length = 8 };
+	struct xlb_affinity_key affine = { .service = 1 };
+	struct xlb_fragment_key fragment = { .id = 1 };
+	struct xlb_fragment ports = {};
+	struct xlb_affinity bound = {};
 	struct map_use *uses;
 	size_t n, seen = 0;
 
 	(void)state;
+	service_add_range(wish, &range);
 	apply(dp, wish);
+	for (affine.pad = 0; affine.pad < 3; affine.pad++)
+		bpf_map_update_elem(dp->maps[MAP_AFFINITY].fd, &affine, &bound, BPF_ANY);
+	bpf_map_update_elem(dp->maps[MAP_FRAGMENTS].fd, &fragment, &ports, BPF_ANY);
 	flow_put(dp, 9, 1, false);
 	flow_put(dp, config_of(dp)->flow_lines * XLB_FLOW_WAYS + 9, 1, false);
 	ok(datapath_map_use(dp, &uses, &n, &err));
@@ -808,9 +864,13 @@ static void use_of_maps_is_counted(void **state)
 		seen += (!strcmp(uses[i].name, "services") && uses[i].used == 1 &&
 			 uses[i].size == 16) ||
 			(!strcmp(uses[i].name, "backends") && uses[i].used == 3) ||
-			(!strcmp(uses[i].name, "flows") && uses[i].used == 1);
+			(!strcmp(uses[i].name, "flows") && uses[i].used == 1) ||
+			(!strcmp(uses[i].name, "ranges") && uses[i].used == 1) ||
+			(!strcmp(uses[i].name, "affinity") && uses[i].used == 3) ||
+			(!strcmp(uses[i].name, "fragments") && uses[i].used == 1);
+		assert_true(uses[i].known);
 	}
-	assert_int_equal(seen, 3);
+	assert_int_equal(seen, 6);
 	free(uses);
 	service_free(wish);
 	unmake(dp);
@@ -842,6 +902,8 @@ int main(void)
 		TEST(what_cannot_be_is_refused),
 		TEST(no_room_for_backends),
 		TEST(no_room_for_services),
+		TEST(all_services_fit_that_were_asked_for),
+		TEST(memory_is_bounded),
 		TEST(no_room_for_rings),
 		TEST(ids_come_back_without_their_flows),
 		TEST(the_filter_forgets),

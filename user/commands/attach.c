@@ -26,7 +26,7 @@ static const struct option_spec options[] = {
 	  "where in libxdp's dispatcher to run (default 50; lower is earlier)" },
 	{ OPTION_MAX_SERVICES, "max-services", "N", "of each family (default 4096)" },
 	{ OPTION_MAX_BACKENDS, "max-backends", "N", "of all services (default 16384)" },
-	{ OPTION_MAX_FLOWS, "max-flows", "N", "of IPv4; IPv6 has an eighth (default 1048576)" },
+	{ OPTION_MAX_FLOWS, "max-flows", "N", "of IPv4; IPv6 has a sixteenth (default 1048576)" },
 	{ OPTION_NAT_PORTS, "nat-ports", "MIN-MAX",
 	  "source ports for nat (default: outside of ip_local_port_range)" },
 	{ OPTION_SEED, "seed", "N", "of the rings; nodes that share traffic share it" },

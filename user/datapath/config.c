@@ -9,15 +9,23 @@
 #include "datapath/internal.h"
 
 #define SERVICES_DEFAULT 4096
-#define SERVICES_MAX 32768 /* ids are 16 bits, and the table is never more than half full */
+#define SERVICES_MAX 32768
+#define SERVICES_SLOTS_MAX 65536 /* ids are 16 bits */
+/*
+ * Slots of the table for each service. A service may stand XLB_SERVICE_PROBES slots behind its home
+ * at most: a table of twice the size turns services away from seven eighths on, this one does not
+ * before there are more than were asked for.
+ */
+#define SERVICES_SLOTS_EACH 4
 #define BACKENDS_DEFAULT 16384
 #define BACKENDS_MAX (1u << 22)
-#define RING_SLOTS_EACH 128    /* a ring has 100 to 150 slots for each backend */
+/* A ring has 100 to 150 slots for each backend; the rest is for those from before a change. */
+#define RING_SLOTS_EACH 160
 #define RING_SLOTS_LEAST 65536 /* a service's old and new ring are both there while it changes */
 #define FLOWS_DEFAULT 1048576
 #define FLOWS_MIN 1024
 #define FLOWS_MAX (1u << 26)
-#define FLOWS6_PART 8
+#define FLOWS6_PART 16
 #define NEIGHBOURS 4096
 #define PORT_LEAST 1024
 #define PORTS_MIN 1024		/* fewer are hardly worth it */
@@ -138,7 +146,9 @@ static int sizes_choose(const struct datapath_sizes *sizes, struct xlb_config *c
 				FLOWS_MIN, FLOWS_MAX, &flows6, err);
 	if (r)
 		return r;
-	config->services = power_of_two(2ull * services);
+	config->services = power_of_two((uint64_t)SERVICES_SLOTS_EACH * services);
+	if (config->services > SERVICES_SLOTS_MAX)
+		config->services = SERVICES_SLOTS_MAX;
 	/* One more, because id 0 is never used. */
 	config->backends = power_of_two(backends);
 	r = size_choose("ring slots", sizes->ring_slots, ring_slots_default(config->backends),
@@ -150,6 +160,13 @@ static int sizes_choose(const struct datapath_sizes *sizes, struct xlb_config *c
 	config->flow6_lines = power_of_two((2ull * flows6 + XLB_FLOW_WAYS - 1) / XLB_FLOW_WAYS);
 	config->neighbours = NEIGHBOURS;
 	return 0;
+}
+
+uint32_t services_asked_for(const struct xlb_config *config)
+{
+	if (config->services == SERVICES_SLOTS_MAX)
+		return SERVICES_MAX;
+	return config->services / SERVICES_SLOTS_EACH;
 }
 
 int config_make(const struct datapath_sizes *sizes, struct xlb_config *ret_config,

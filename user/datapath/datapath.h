@@ -20,8 +20,8 @@ struct datapath_sizes {
 	uint32_t services;	/* 4096; of each family */
 	uint32_t backends;	/* 16384 */
 	uint32_t flows;		/* 1048576; of IPv4 */
-	uint32_t flows6;	/* an eighth of flows */
-	uint32_t ring_slots;	/* 128 for each backend */
+	uint32_t flows6;	/* a sixteenth of flows */
+	uint32_t ring_slots;	/* 160 for each backend */
 	uint16_t port_min;	/* nat source ports, inclusive: the larger range above 1023 */
 	uint16_t port_max;	/* that is outside of ip_local_port_range */
 	uint32_t seed;		/* of the rings; the same on all nodes; default a constant */

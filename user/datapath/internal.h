@@ -96,6 +96,7 @@ void *map_memory(struct datapath *dp, enum map_id id, struct error *err);
  */
 void *map_values_new(const struct datapath *dp, enum map_id id);
 size_t map_stride(enum map_id id);
+size_t map_key_size(enum map_id id);
 
 static inline struct xlb_config *config_of(const struct datapath *dp)
 {
@@ -294,6 +295,8 @@ void quiesce(void);
 /* config.c */
 int config_make(const struct datapath_sizes *sizes, struct xlb_config *ret_config,
 		struct error *err);
+/* How many services of a family there is room for: what was asked for, or somewhat more. */
+uint32_t services_asked_for(const struct xlb_config *config);
 /* -EEXIST: these sizes ask for others than the maps have. */
 int config_agrees(const struct xlb_config *config, const struct datapath_sizes *sizes,
 		  struct error *err);

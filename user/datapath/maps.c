@@ -93,14 +93,21 @@ uint32_t map_entries(const struct xlb_config *config, enum map_id id)
 	case MAP_PATHS:
 		return 1024;
 	case MAP_AFFINITY:
+		return 16384;
 	case MAP_RANGES:
 	case MAP_RANGES6:
-		return 16384;
+		/* Memory is taken as they fill: four for each service that was asked for. */
+		return config->services > 1024 ? config->services : 1024;
 	case MAP_FRAGMENTS:
 		return 4096;
 	default:
 		return 1;
 	}
+}
+
+size_t map_key_size(enum map_id id)
+{
+	return kinds[id].key_size ? kinds[id].key_size : sizeof(uint32_t);
 }
 
 size_t map_stride(enum map_id id)
@@ -124,7 +131,7 @@ static int map_check(const struct datapath *dp, enum map_id id, const struct bpf
 		     struct error *err)
 {
 	bool right = info->type == kinds[id].type && info->value_size == kinds[id].value_size &&
-		     info->key_size == (kinds[id].key_size ? kinds[id].key_size : 4);
+		     info->key_size == map_key_size(id);
 
 	if (right && id != MAP_CONFIG)
 		right = info->max_entries == map_entries(config_of(dp), id);

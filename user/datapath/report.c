@@ -134,6 +134,43 @@ static void flows_use(struct datapath *dp, enum map_id id, uint32_t lines, uint3
 		ret_use->used += flows[i * words + words - 1] != 0;
 }
 
+/*
+ * Elements of a hash that is far from empty and far from large: by many at a time where the kernel
+ * can (5.6), else not.
+ */
+static void hash_use(struct datapath *dp, enum map_id id, struct map_use *ret_use)
+{
+	uint32_t size = map_entries(config_of(dp), id), n = size, position;
+	_cleanup_(free_pointer) char *keys = calloc(size, map_key_size(id));
+	_cleanup_(free_pointer) char *values = calloc(size, map_stride(id));
+	LIBBPF_OPTS(bpf_map_batch_opts, options);
+	int r = keys && values ? bpf_map_lookup_batch(dp->maps[id].fd, NULL, &position, keys,
+						      values, &n, &options) :
+				 -ENOMEM;
+
+	/* ENOENT: those were all. */
+	*ret_use = (struct map_use){ .name = map_name(id),
+				     .used = n,
+				     .size = size,
+				     .known = !r || r == -ENOENT };
+}
+
+static void ranges_use(struct datapath *dp, uint8_t family, struct map_use *ret_use)
+{
+	enum map_id id = family == XLB_IPV6 ? MAP_RANGES6 : MAP_RANGES;
+	struct map_use use = { .name = map_name(id),
+			       .size = map_entries(config_of(dp), id),
+			       .known = true };
+	const struct service *service;
+	size_t cursor = 0;
+
+	while ((service = model_next(dp->model, &cursor)))
+		for (size_t i = 0; service->vip.family == family &&
+				   service_next_range(service, &i);)
+			use.used++;
+	*ret_use = use;
+}
+
 int datapath_map_use(struct datapath *dp, struct map_use **ret_uses, size_t *ret_n,
 		     struct error *err)
 {
@@ -143,10 +180,10 @@ int datapath_map_use(struct datapath *dp, struct map_use **ret_uses, size_t *ret
 
 	if (!uses)
 		return error_set(err, ENOMEM, "out of memory");
-	uses[n++] = (struct map_use){ "services", slots_used(dp, XLB_IPV4), config->services / 2,
-				      true };
-	uses[n++] = (struct map_use){ "services6", slots_used(dp, XLB_IPV6), config->services / 2,
-				      true };
+	uses[n++] = (struct map_use){ "services", slots_used(dp, XLB_IPV4),
+				      services_asked_for(config), true };
+	uses[n++] = (struct map_use){ "services6", slots_used(dp, XLB_IPV6),
+				      services_asked_for(config), true };
 	uses[n++] =
 		(struct map_use){ "backends", config->backends - 1 - dp->ids.n - dp->ids.retired,
 				  config->backends - 1, true };
@@ -154,6 +191,10 @@ int datapath_map_use(struct datapath *dp, struct map_use **ret_uses, size_t *ret
 				      config->ring_slots, true };
 	flows_use(dp, MAP_FLOWS, config->flow_lines, sizeof(struct xlb_flow) / 8, &uses[n++]);
 	flows_use(dp, MAP_FLOWS6, config->flow6_lines, sizeof(struct xlb_flow6) / 8, &uses[n++]);
+	ranges_use(dp, XLB_IPV4, &uses[n++]);
+	ranges_use(dp, XLB_IPV6, &uses[n++]);
+	hash_use(dp, MAP_AFFINITY, &uses[n++]);
+	hash_use(dp, MAP_FRAGMENTS, &uses[n++]);
 	uses[n++] = (struct map_use){ "devices", dp->n_devices, map_entries(config, MAP_DEVICES),
 				      true };
 	*ret_uses = uses;

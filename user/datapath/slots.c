@@ -115,7 +115,7 @@ int slot_choose(const struct datapath *dp, const struct endpoint *vip, uint32_t 
 		err, ENOSPC,
 		"the map %s has no room for this service; `lbctl detach --all`, then attach with a larger --max-services (now %u)",
 		map_name(vip->family == XLB_IPV6 ? MAP_SERVICES6 : MAP_SERVICES),
-		config_of(dp)->services / 2);
+		services_asked_for(config_of(dp)));
 }
 
 void slot_publish(const struct datapath *dp, const struct endpoint *vip, uint32_t id)
