@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 """services list, show, add, set and del."""
+import json
 import re
+import time
 
 import pytest
 
-from cli_world import own_by
+from cli_world import PIN_DIR, own_by
 
 STABLE = ["service", "owner", "name", "forward", "scheduler", "backends", "packets", "bytes",
           "flows"]
@@ -12,6 +14,7 @@ COUNTS = ["reply_packets", "reply_bytes", "refused", "refused_bytes", "dropped",
 OPTIONS = {"affinity": 0, "source_ranges": [], "mss": 0, "encap_source": None, "gue_port": None,
            "echo": True}
 VIP = "192.0.2.10:80/tcp"
+ESTABLISHED = 3  # enum xlb_flow_state
 
 
 def service(world, vip):
@@ -154,6 +157,37 @@ def test_more_than_there_is_room_for(world):
     world.fails("services", "add", "192.0.2.200:80/tcp")
     world.ok("services", "del", there[0]["service"])
     world.ok("services", "add", "192.0.2.200:80/tcp")
+
+
+def remembered(world):
+    """What the one service of IPv4 remembers of before its last change."""
+    slots = json.loads(world.run("bpftool", "-j", "map", "dump", "pinned", f"{PIN_DIR}/services"))
+    values = [slot["formatted"]["value"] for slot in slots]
+    return [value["moved"] for value in values if value["generation"]]
+
+
+def be_impatient(world):
+    """An established flow may be silent for no time at all: lbctl reads that from the map."""
+    config = ["pinned", f"{PIN_DIR}/config", "key", "0", "0", "0", "0"]
+    value = json.loads(world.run("bpftool", "-j", "map", "lookup", *config))["value"]
+    timeouts = len(value) - 2 * 16
+    value[timeouts + 2 * ESTABLISHED:timeouts + 2 * ESTABLISHED + 2] = ["0x00", "0x00"]
+    world.run("bpftool", "map", "update", *config, "value", *value)
+
+
+def test_what_is_over_is_forgotten(world):
+    """Services without flow state remember where connections went before a change, until those are over."""
+    world.ok("attach", "veth0", "--max-flows", "1024")
+    world.ok("services", "add", VIP, "--forward", "ipip")
+    world.ok("backends", "add", VIP, "198.51.100.5")
+    world.ok("backends", "add", VIP, "198.51.100.6")
+    assert remembered(world) != [0]
+    world.ok("services", "set", VIP, "--mss", "1400")
+    assert remembered(world) != [0]
+    be_impatient(world)
+    time.sleep(2.5)  # more than a tick
+    world.ok("services", "set", VIP, "--mss", "1300")
+    assert remembered(world) == [0]
 
 
 def options(world, vip):
