@@ -96,8 +96,7 @@ def ask(count, question):
         print(json.dumps(answer), flush=True)
 
 
-def main():
-    what, *rest = sys.argv[1:]
+def main(what, *rest):
     if what == "serve":
         serve(rest[0], int(rest[1]))
     elif what == "tcp":
@@ -107,4 +106,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -5,6 +5,7 @@ import json
 
 import decapsulation
 import pytest
+import traffic
 import world
 from world import Host, NODE, TOP, link
 
@@ -23,8 +24,7 @@ class Place:
 
     def __init__(self, host, v4, v6):
         self.host, self.addresses = host, {4: v4, 6: v6}
-        self.server = host.start("/usr/bin/python3", TRAFFIC, "serve", host.name, 8080,
-                                 stdout=-1)
+        self.server = host.fork(traffic.serve, host.name, 8080)
         assert self.server.stdout.readline() == "ready\n"
 
 
@@ -201,9 +201,8 @@ class Net:
 
     def ask(self, protocol, family=4, count=1, size=1000, port=PORT):
         words = [size] if protocol == "tcp" else []
-        result = self.client.run("/usr/bin/python3", TRAFFIC, protocol, VIPS[family], port, count, *words,
-                                 timeout=60 + 6 * count)
-        return [json.loads(line) for line in result.stdout.splitlines()]
+        asking = self.client.fork(traffic.main, protocol, VIPS[family], port, count, *words, timeout=60 + 6 * count)
+        return [json.loads(line) for line in asking.output().splitlines()]
 
 
 @pytest.fixture
