@@ -715,9 +715,9 @@ static void half_done_is_finished(void **state)
 	service_begin(&(struct slot){
 		.generation =
 			slot_at(dp, XLB_IPV4, model_find(dp->model, &wish->vip)->id).generation });
-	ok(backend_stats_make(dp, unborn, &err));
+	ok(backend_stats_make(dp, &unborn, 1, &err));
 	/* Counters of nobody, and somebody without counters. */
-	ok(backend_stats_make(dp, 60, &err));
+	ok(backend_stats_make(dp, &(uint32_t){ 60 }, 1, &err));
 	backend_stats_delete(dp, id_of(dp, wish->vip, 1));
 	datapath_close(dp);
 

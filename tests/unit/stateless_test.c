@@ -562,7 +562,7 @@ static void a_backend_goes_on_under_another_id(void **state)
 	apply(dp, wish);
 	for (uint32_t i = 0; i < 3; i++)
 		old[i] = near_id(dp, wish->vip, i);
-	ok(backend_stats_make(dp, old[1], &err));
+	ok(backend_stats_make(dp, &old[1], 1, &err));
 	bpf_map_lookup_elem(dp->maps[MAP_BACKEND_STATS].fd, &old[1], stats);
 	stats->flows = 42;
 	bpf_map_update_elem(dp->maps[MAP_BACKEND_STATS].fd, &old[1], stats, BPF_ANY);

@@ -90,26 +90,39 @@ static int backend_inherit(struct datapath *dp, uint32_t id, uint32_t from, stru
 	return backend_stats_inherit(dp, id, from, err);
 }
 
-static int prepare_fresh(struct datapath *dp, const struct plan *plan, size_t i, struct error *err)
+/* The backend that goes on under the id of one of `after`; NULL: it is a new one. */
+static const struct backend *predecessor(const struct plan *plan, size_t i)
 {
-	const struct backend *backend = &plan->after->backends[i];
-	const struct backend *known =
-		plan->successors ? service_find_backend(plan->before, &backend->endpoint) : NULL;
-
-	backend_write(dp, plan, i);
-	if (known)
-		return backend_inherit(dp, backend->id, known->id, err);
-	return backend_stats_make(dp, backend->id, err);
+	if (!plan->successors)
+		return NULL;
+	return service_find_backend(plan->before, &plan->after->backends[i].endpoint);
 }
 
 static int prepare_backends(struct datapath *dp, const struct plan *plan, struct error *err)
 {
-	int r = 0;
+	const struct backend *backends = plan->after->backends;
+	_cleanup_(free_pointer) uint32_t *ids =
+		calloc(plan->after->n_backends + 1, sizeof(*ids));
+	uint32_t n = 0;
 
-	for (size_t i = 0; !r && i < plan->after->n_backends; i++)
-		if (plan->fresh[i])
-			r = prepare_fresh(dp, plan, i, err);
-	return r;
+	if (!ids)
+		return error_set(err, ENOMEM, "out of memory");
+	for (size_t i = 0; i < plan->after->n_backends; i++) {
+		const struct backend *known;
+		int r = 0;
+
+		if (!plan->fresh[i])
+			continue;
+		backend_write(dp, plan, i);
+		known = predecessor(plan, i);
+		if (known)
+			r = backend_inherit(dp, backends[i].id, known->id, err);
+		else
+			ids[n++] = backends[i].id;
+		if (r)
+			return r;
+	}
+	return backend_stats_make(dp, ids, n, err);
 }
 
 /* What is in use already, or may be from now on: nothing fails afterwards. */

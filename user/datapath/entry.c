@@ -19,24 +19,38 @@
 #define WAITS 50 /* a second in all */
 
 /*
- * Elements are made when they are needed, and the kernel keeps few in stock: who asks for thousands
- * in a row is told ENOMEM until it has made more, which takes it a moment (bpf_mem_alloc, and
- * behind it the per-CPU allocator's worker).
+ * Writes n elements. They are made when they are needed, and the kernel keeps few in stock: who
+ * asks for thousands in a row is told ENOMEM until it has made more, which takes it a moment
+ * (bpf_mem_alloc, and behind it the per-CPU allocator's worker).
  */
-static int element_make(int fd, const void *key, const void *value)
+static int elements_make(int fd, const void *keys, size_t key_size, const void *values,
+			 size_t value_size, uint32_t n)
 {
 	struct timespec wait = { .tv_nsec = WAIT_FIRST_NS };
+	LIBBPF_OPTS(bpf_map_batch_opts, options);
+	int waits = 0;
 
-	for (int i = 0; i < WAITS; i++) {
-		if (!bpf_map_update_elem(fd, key, value, BPF_ANY))
-			return 0;
-		if (errno != ENOMEM)
-			return -errno;
+	for (uint32_t done = 0, count; done < n; done += count) {
+		const char *key = (const char *)keys + done * key_size;
+		const char *value = (const char *)values + done * value_size;
+		int r;
+
+		count = n - done;
+		if (count > 1)
+			r = bpf_map_update_batch(fd, key, value, &count, &options);
+		else
+			r = bpf_map_update_elem(fd, key, value, BPF_ANY);
+		if (!r)
+			continue;
+		/* Of one, nothing was written; of many, `count` says how many were. */
+		if (r != -ENOMEM || waits++ == WAITS)
+			return r;
+		count = n - done > 1 ? count : 0;
 		nanosleep(&wait, NULL);
 		if (wait.tv_nsec < WAIT_MOST_NS)
 			wait.tv_nsec *= 2;
 	}
-	return -ENOMEM;
+	return 0;
 }
 
 /* What makes a map larger. */
@@ -45,10 +59,11 @@ static const char *option_of(enum map_id id)
 	return id == MAP_BACKEND_STATS ? "backends" : "services";
 }
 
-int element_write(struct datapath *dp, enum map_id id, const void *key, const void *value,
-		  struct error *err)
+/* The values one after the other, of all CPUs where there is one for each. */
+static int elements_write(struct datapath *dp, enum map_id id, const void *keys,
+			  const void *values, size_t value_size, uint32_t n, struct error *err)
 {
-	int r = element_make(dp->maps[id].fd, key, value);
+	int r = elements_make(dp->maps[id].fd, keys, map_key_size(id), values, value_size, n);
 
 	if (r == -E2BIG || r == -ENOSPC)
 		return error_set(
@@ -60,14 +75,20 @@ int element_write(struct datapath *dp, enum map_id id, const void *key, const vo
 	return 0;
 }
 
+int element_write(struct datapath *dp, enum map_id id, const void *key, const void *value,
+		  struct error *err)
+{
+	return elements_write(dp, id, key, value, 0, 1, err);
+}
+
 static void text_copy(char to[XLB_TEXT_MAX], const char *text)
 {
 	memcpy(to, text, strnlen(text, XLB_TEXT_MAX - 1));
 }
 
-int backend_stats_make(struct datapath *dp, uint32_t id, struct error *err)
+/* New counters say whose they are. */
+static void backend_stats_fill(const struct datapath *dp, uint32_t id, char *values)
 {
-	_cleanup_(free_pointer) char *values = map_values_new(dp, MAP_BACKEND_STATS);
 	const struct xlb_backend *backend = backend_at(dp, id);
 	struct endpoint vip = {
 		.address = backend->vip,
@@ -82,8 +103,6 @@ int backend_stats_make(struct datapath *dp, uint32_t id, struct error *err)
 	};
 	char service_text[ENDPOINT_TEXT_MAX], backend_text[ENDPOINT_TEXT_MAX];
 
-	if (!values)
-		return error_set(err, ENOMEM, "out of memory");
 	endpoint_format(&vip, service_text);
 	endpoint_format_backend(&endpoint, backend_text);
 	for (int cpu = 0; cpu < dp->cpus; cpu++) {
@@ -93,7 +112,18 @@ int backend_stats_make(struct datapath *dp, uint32_t id, struct error *err)
 		text_copy(stats->service, service_text);
 		text_copy(stats->backend, backend_text);
 	}
-	return element_write(dp, MAP_BACKEND_STATS, &id, values, err);
+}
+
+int backend_stats_make(struct datapath *dp, const uint32_t *ids, uint32_t n, struct error *err)
+{
+	size_t size = dp->cpus * map_stride(MAP_BACKEND_STATS);
+	_cleanup_(free_pointer) char *values = calloc(n + 1ull, size);
+
+	if (!values)
+		return error_set(err, ENOMEM, "out of memory");
+	for (uint32_t i = 0; i < n; i++)
+		backend_stats_fill(dp, ids[i], values + i * size);
+	return elements_write(dp, MAP_BACKEND_STATS, ids, values, size, n, err);
 }
 
 int backend_stats_inherit(struct datapath *dp, uint32_t id, uint32_t from, struct error *err)
@@ -103,7 +133,7 @@ int backend_stats_inherit(struct datapath *dp, uint32_t id, uint32_t from, struc
 	if (!values)
 		return error_set(err, ENOMEM, "out of memory");
 	if (bpf_map_lookup_elem(dp->maps[MAP_BACKEND_STATS].fd, &from, values))
-		return backend_stats_make(dp, id, err);
+		return backend_stats_make(dp, &id, 1, err);
 	return element_write(dp, MAP_BACKEND_STATS, &id, values, err);
 }
 

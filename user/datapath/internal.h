@@ -259,7 +259,8 @@ int ranges_mend(struct datapath *dp, struct error *err);
 /* Writes an element of a hash that is made as it fills. -ENOSPC names the map and the option. */
 int element_write(struct datapath *dp, enum map_id id, const void *key, const void *value,
 		  struct error *err);
-int backend_stats_make(struct datapath *dp, uint32_t id, struct error *err);
+/* Counters of n backends whose entries are written: all zero. */
+int backend_stats_make(struct datapath *dp, const uint32_t *ids, uint32_t n, struct error *err);
 /* With the counters of another one. */
 int backend_stats_inherit(struct datapath *dp, uint32_t id, uint32_t from, struct error *err);
 void backend_stats_delete(struct datapath *dp, uint32_t id);

@@ -64,7 +64,7 @@ static int backend_stats_mend(struct datapath *dp, struct error *err)
 	}
 	for (uint32_t id = 1; !r && id < config_of(dp)->backends; id++)
 		if (!there[id] && backend_serves(backend_at(dp, id)))
-			r = backend_stats_make(dp, id, err);
+			r = backend_stats_make(dp, &id, 1, err);
 	return r;
 }
 
