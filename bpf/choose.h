@@ -5,6 +5,7 @@
 
 #include <xlb/hash.h>
 
+#include "atomic.h"
 #include "config.h"
 #include "maps.h"
 #include "packet.h"
@@ -39,7 +40,7 @@ static __always_inline __u64 rotation_take(__u32 service, bool ipv6)
 	__u32 index = SERVICE_KEY(ipv6, service);
 	struct xlb_rotation *turn = bpf_map_lookup_elem(&rotation, &index);
 
-	return turn ? __sync_fetch_and_add(&turn->placed, 1) : 0;
+	return turn ? atomic_take(&turn->placed) : 0;
 }
 
 /* Of two backends the one with fewer flows for its weight. */

@@ -25,6 +25,7 @@
 
 #include <xlb/hash.h>
 
+#include "atomic.h"
 #include "config.h"
 #include "maps.h"
 #include "packet.h"
@@ -58,7 +59,7 @@ static __always_inline union xlb_flow_value flow_read(__u64 *slot, bool ipv6)
 
 static __always_inline bool flow_swap(__u64 *slot, bool ipv6, __u64 before, __u64 after)
 {
-	return __sync_val_compare_and_swap(flow_value(slot, ipv6), before, after) == before;
+	return atomic_swap(flow_value(slot, ipv6), before, after);
 }
 
 static __always_inline __u32 flow_lines(bool ipv6)

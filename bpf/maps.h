@@ -34,6 +34,7 @@ XLB_ARRAY(flows, struct xlb_flow_line, BPF_F_MMAPABLE);
 XLB_ARRAY(flows6, struct xlb_flow6_line, BPF_F_MMAPABLE);
 XLB_ARRAY(filter, struct xlb_filter_line, BPF_F_MMAPABLE);
 XLB_ARRAY(config, struct xlb_config, BPF_F_MMAPABLE);
+XLB_ARRAY(locks, struct xlb_lock, 0);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -35,6 +35,7 @@
 #include "tunnel.h"
 
 const volatile struct xlb_config cfg = {};
+const volatile bool has_atomics = true; /* before Linux 5.12 lbctl makes it false: atomic.h */
 /* The kernel can say how long a frame in several buffers is (5.18). Set by lbctl. */
 const volatile bool has_buff_len = false;
 

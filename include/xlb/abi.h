@@ -13,6 +13,7 @@
 #ifndef XLB_ABI_H
 #define XLB_ABI_H
 
+#include <linux/bpf.h>
 #include <linux/types.h>
 
 /* For the functions of these headers: inlined in BPF and in user space. */
@@ -608,6 +609,15 @@ struct xlb_config {
 	__u16 timeouts[16];	/* by enum xlb_flow_state, in ticks */
 };
 _Static_assert(sizeof(struct xlb_config) == 104, "ABI");
+
+/*
+ * `locks`: one element. Held by the packet path for a few instructions on kernels before 5.12, which
+ * have no atomic exchange; nobody uses it on others.
+ */
+struct xlb_lock {
+	struct bpf_spin_lock lock;
+};
+_Static_assert(sizeof(struct xlb_lock) == 4, "ABI");
 
 /* Left in front of a packet by XDP for the tc ingress program of the same device: send it there. */
 struct xlb_note {

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """attach and detach."""
 import json
+import re
 import subprocess
 
 import pytest
@@ -238,6 +239,13 @@ def test_kernel_without_types(world):
     """BTF is what the programs are fitted to the running kernel by."""
     world.run("mount", "-t", "tmpfs", "tmpfs", "/sys/kernel/btf")
     assert "BTF" in world.fails("attach", "veth0")
+    assert world.pins() is None and not xdp_on(world, "veth0")
+
+
+def test_kernel_that_is_too_old(world):
+    """Which one it is, and which will do: one line. setarch makes uname() say 2.6."""
+    line = world.fails("attach", "veth0", prefix=["setarch", "--uname-2.6"])
+    assert re.fullmatch(r"Linux 2\.6\.\S+ is too old: xlb needs at least Linux 5\.10", line)
     assert world.pins() is None and not xdp_on(world, "veth0")
 
 

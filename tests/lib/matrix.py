@@ -30,11 +30,14 @@ class Outcome:
     def read(self, output, status):
         """What the guest's run-tests said at its end: its skips and failures, line by line, and the totals."""
         *lines, last = output.rstrip().splitlines() or [""]
-        while lines and (match := re.match("(skipped|failed): (.*)", lines[-1])):
-            getattr(self, match[1]).insert(0, match[2])
+        while lines and (match := re.match(r"failed: (.*)|skipped: (\d+): (.*)", lines[-1])):
+            if match[1]:
+                self.failed.insert(0, match[1])
+            else:
+                self.skipped.insert(0, (int(match[2]), match[3]))
             lines.pop()
         total = TOTAL.match(last)
-        if total and (int(total[2]), int(total[3])) == (len(self.failed), len(self.skipped)):
+        if total and (int(total[2]), int(total[3])) == (len(self.failed), self.n_skipped()):
             self.passed = int(total[1])
         else:
             self.failed.append(f"the tests did not come to their end: {last[:200]}")
@@ -42,8 +45,11 @@ class Outcome:
             self.failed.append(f"ended with {status}")
         self.log = output
 
+    def n_skipped(self):
+        return sum(count for count, _ in self.skipped)
+
     def __str__(self):
-        return (f"{self.kernel}: {self.passed} passed, {len(self.failed)} failed, {len(self.skipped)} skipped, "
+        return (f"{self.kernel}: {self.passed} passed, {len(self.failed)} failed, {self.n_skipped()} skipped, "
                 f"{self.seconds:.0f} s")
 
 
@@ -66,7 +72,10 @@ def run_one(kernel, tests, options):
     outcome, start = Outcome(kernel), time.monotonic()
     missing, excused = fetch(kernel)
     if missing:
-        (outcome.skipped if excused else outcome.failed).append(missing)
+        if excused:
+            outcome.skipped.append((1, missing))
+        else:
+            outcome.failed.append(missing)
         return outcome
     command = [TOP / "tests/vm/run", "-k", kernel, "-c", "1", "-m", "2048", "-t", str(LIMIT_S), TOP / "tests/vm/guest-tests", *tests,
                "--", *options_for(kernel), *options]

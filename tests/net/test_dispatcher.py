@@ -80,9 +80,12 @@ class Packets:
 def shared(net):
     """The world, where the kernel lets programs share a device."""
     net.place = net.neighbour(1, "eth1")
-    libxdp.load("eth0", CHAIN_OBJECT, "early")
+    try:
+        libxdp.load("eth0", CHAIN_OBJECT, "early")
+    except world.Failed:
+        pass
     if names() != ["early"]:
-        pytest.skip("this kernel does not take libxdp's dispatcher")
+        pytest.skip("this kernel does not take libxdp's dispatcher, or not programs like xlb into it")
     libxdp.unload("eth0", "early")
     return net
 

@@ -2,6 +2,7 @@
 import pathlib
 import sys
 
+import features
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
@@ -10,6 +11,8 @@ import stand  # noqa: E402
 
 @pytest.fixture(scope="session", autouse=True)
 def the_stand(sandbox):
+    if missing := features.no_test_run_with_context():
+        pytest.skip(missing)
     stand.build()
     yield
     stand.lbctl("detach", "--all", check=False)

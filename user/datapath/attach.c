@@ -359,7 +359,7 @@ static int attach_all(struct datapath *dp, uint32_t ifindex, const char *device,
 	if (!*note && !state.dispatcher)
 		snprintf(
 			note, NOTE_BYTES,
-			"%s: this kernel does not take libxdp's dispatcher; attached alone, other XDP programs cannot share the device",
+			"%s: this kernel does not take xlb into libxdp's dispatcher; attached alone, other XDP programs cannot share the device",
 			device);
 	return attach_record(dp, ifindex, state.native, err);
 }

@@ -34,6 +34,7 @@ enum map_id {
 	MAP_VIPS,
 	MAP_PATHS,
 	MAP_FRAGMENTS,
+	MAP_LOCKS,
 	MAPS,
 };
 
@@ -301,6 +302,11 @@ uint32_t services_asked_for(const struct xlb_config *config);
 /* -EEXIST: these sizes ask for others than the maps have. */
 int config_agrees(const struct xlb_config *config, const struct datapath_sizes *sizes,
 		  struct error *err);
+
+/* instructions.c: what the running kernel does not know. */
+bool kernel_has_atomics(void);
+/* A copy of a BPF object, to be freed; NULL: out of memory. */
+void *object_without_atomics(const void *object, size_t size);
 
 /* load.c: from the object inside this binary to the kernel. */
 struct bpf_object;

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <bpf/bpf.h>
@@ -17,6 +18,8 @@
 
 #include "xlb.skel.h"
 
+#define OLDEST_MAJOR 5u
+#define OLDEST_MINOR 10u
 #define LOG_SHOWN 700 /* bytes of a verifier's log in an error */
 
 static void skeleton_free(struct xlb_bpf **skeleton)
@@ -29,10 +32,36 @@ static struct bpf_map *skeleton_map(struct xlb_bpf *skeleton, enum map_id id)
 	return bpf_object__find_map_by_name(skeleton->obj, map_name(id));
 }
 
+/* xlb_bpf__open() for a kernel without atomic exchanges: from a copy of the object. */
+static struct xlb_bpf *skeleton_open_without_atomics(void)
+{
+	struct xlb_bpf *skeleton = calloc(1, sizeof(*skeleton));
+	_cleanup_(free_pointer) void *object = NULL;
+	int r = skeleton ? xlb_bpf__create_skeleton(skeleton) : -ENOMEM;
+
+	if (!r) {
+		object = object_without_atomics(skeleton->skeleton->data,
+						skeleton->skeleton->data_sz);
+		r = object ? 0 : -ENOMEM;
+	}
+	if (!r) {
+		skeleton->skeleton->data = object;
+		r = bpf_object__open_skeleton(skeleton->skeleton, NULL);
+	}
+	if (r) {
+		xlb_bpf__destroy(skeleton);
+		errno = -r;
+		return NULL;
+	}
+	skeleton->rodata->has_atomics = false;
+	return skeleton;
+}
+
 /* An object that is ready to be loaded with these sizes; NULL: errno says why. */
 static struct xlb_bpf *skeleton_open(const struct xlb_config *config)
 {
-	struct xlb_bpf *skeleton = xlb_bpf__open();
+	struct xlb_bpf *skeleton = kernel_has_atomics() ? xlb_bpf__open() :
+							  skeleton_open_without_atomics();
 
 	if (!skeleton)
 		return NULL;
@@ -160,11 +189,26 @@ static int skeleton_fill(struct xlb_bpf *skeleton, const struct xlb_config *conf
 	return r ? error_set(err, -r, "filling the maps: %s", strerror(-r)) : 0;
 }
 
+/* Documentation/kernels.md: 5.10 has the last helpers that there is no way around. */
+static int kernel_check(struct error *err)
+{
+	struct utsname name;
+	unsigned int major, minor;
+
+	if (uname(&name) || sscanf(name.release, "%u.%u", &major, &minor) != 2 ||
+	    major > OLDEST_MAJOR || (major == OLDEST_MAJOR && minor >= OLDEST_MINOR))
+		return 0;
+	return error_set(err, ENOTSUP, "Linux %s is too old: xlb needs at least Linux %u.%u",
+			 name.release, OLDEST_MAJOR, OLDEST_MINOR);
+}
+
 int load_and_pin(const struct xlb_config *config, const char *dir, struct error *err)
 {
 	_cleanup_(skeleton_free) struct xlb_bpf *skeleton = NULL;
-	int r;
+	int r = kernel_check(err);
 
+	if (r)
+		return r;
 	if (access("/sys/kernel/btf/vmlinux", R_OK))
 		return error_set(
 			err, ENOTSUP,

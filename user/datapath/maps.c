@@ -55,6 +55,7 @@ static const struct kind kinds[MAPS] = {
 			sizeof(struct xlb_address) },
 	[MAP_FRAGMENTS] = { "fragments", BPF_MAP_TYPE_LRU_HASH, sizeof(struct xlb_fragment), false,
 			    sizeof(struct xlb_fragment_key) },
+	[MAP_LOCKS] = { "locks", BPF_MAP_TYPE_ARRAY, sizeof(struct xlb_lock), false },
 };
 
 const char *map_name(enum map_id id)

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What a test needs of the kernel beyond what xlb needs, and old ones lack: each says why it cannot be, or None."""
+
+import platform
+
+
+def release():
+    """The running kernel's, as (6, 1)."""
+    major, minor = platform.release().split(".")[:2]
+    return int(major), int(minor)
+
+
+def no_test_run_with_context():
+    if release() < (5, 15):
+        return "before Linux 5.15 a test run of an XDP program cannot say which device the packet came by"
+    return None
