@@ -79,12 +79,12 @@ def run_one(kernel, tests, options):
         return outcome
     command = [TOP / "tests/vm/run", "-k", kernel, "-c", "1", "-m", "2048", "-t", str(LIMIT_S), TOP / "tests/vm/guest-tests", *tests,
                "--", *options_for(kernel), *options]
-    result = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    log = TOP / f"build/vm/{kernel}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as file:
+        status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
     outcome.seconds = time.monotonic() - start
-    outcome.read(result.stdout.decode(errors="replace").replace("\r\n", "\n"), result.returncode)
-    folder = TOP / "build/vm"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{kernel}.log").write_text(outcome.log, encoding="utf-8")
+    outcome.read(log.read_text(errors="replace").replace("\r\n", "\n"), status)
     return outcome
 
 

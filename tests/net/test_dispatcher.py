@@ -4,6 +4,7 @@ touches what is not theirs. This needs a kernel that lets programs replace funct
 
 import itertools
 import json
+import pathlib
 import re
 
 import libxdp
@@ -186,3 +187,21 @@ def test_priority(shared):
 def test_generic_mode_has_a_dispatcher_too(shared):
     world.lbctl("attach", "eth0", "--mode", "generic")
     assert NODE.run("xdp-loader", "status", "eth0").stdout.count(" skb ") == 1 and names() == ["xlb"]
+
+
+def pinned():
+    return {path.name for path in pathlib.Path("/sys/fs/bpf/xdp").glob("dispatch-*")}
+
+
+def test_nothing_is_left_of_a_device_that_is_gone(shared):
+    """libxdp pins what is on a device; who takes the device away does not unpin it, and our maps would stay for ever."""
+    shared.attach("eth0", "eth1")
+    before = pinned()
+    assert len(before) == 2
+    index = json.loads(world.run("ip", "-j", "link", "show", "eth1").stdout)[0]["ifindex"]
+    world.run("ip", "link", "del", "eth1")
+    world.lbctl("services", "add", "192.0.2.200:80/tcp")
+    world.lbctl("attach", "eth0")
+    assert pinned() == {name for name in before if not name.startswith(f"dispatch-{index}-")}
+    world.lbctl("detach", "--all")
+    assert not pinned()

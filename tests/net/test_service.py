@@ -43,7 +43,8 @@ def test_refused_at_once_without_endpoints(net, family, protocol):
     net.serve([], family, protocol)
     answers = net.ask(protocol, family, 3, 10)
     assert [answer.get("error") for answer in answers] == ["ConnectionRefusedError"] * 3
-    assert all(answer["ms"] < 500 for answer in answers), answers
+    # A SYN is sent again after a second.
+    assert all(answer["ms"] < 900 for answer in answers), answers
 
 
 def test_weight_0_takes_no_new_flows(net, three):

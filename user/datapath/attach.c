@@ -113,6 +113,13 @@ int xdp_look(struct datapath *dp, uint32_t ifindex, struct xdp_state *ret_state)
 	return 0;
 }
 
+/* libxdp pins programs by device, and with ours the maps, also when the device is no more. */
+void xdp_forget(uint32_t ifindex)
+{
+	log_begin();
+	libxdp_clean_references(ifindex);
+}
+
 /* ---- attaching ---- */
 
 /*

@@ -133,10 +133,15 @@ void devices_forget_gone(struct datapath *dp)
 {
 	char name[IF_NAMESIZE];
 
-	for (size_t i = dp->n_devices; i > 0; i--)
-		if (dp->devices[i - 1].entry.flags &&
-		    !if_indextoname(dp->devices[i - 1].ifindex, name))
-			device_forget(dp, dp->devices[i - 1].ifindex);
+	for (size_t i = dp->n_devices; i > 0; i--) {
+		const struct device *device = &dp->devices[i - 1];
+
+		if (!device->entry.flags || if_indextoname(device->ifindex, name))
+			continue;
+		if (device->entry.flags & XLB_DEVICE_XDP)
+			xdp_forget(device->ifindex);
+		device_forget(dp, device->ifindex);
+	}
 }
 
 /* Puts the tc programs that a device needs on it, if they are not there. */

@@ -385,6 +385,8 @@ struct xdp_state {
 };
 
 int xdp_look(struct datapath *dp, uint32_t ifindex, struct xdp_state *ret_state);
+/* The device is gone: lets go of what libxdp keeps of it. */
+void xdp_forget(uint32_t ifindex);
 
 /* dispatcher.c: between these two, libxdp finds our dispatcher. */
 struct dispatcher_folder {
