@@ -45,12 +45,14 @@ def fixture_ask(request):
 
 
 ANSWERS = [
-    ("lbctl ", "attach backends detach help services status version"),
+    ("lbctl ", "attach backends detach help services status trace version"),
     ("lbctl s", "services status"),
     ("lbctl services ", "add del list set show"),
     ("lbctl services s", "set show"),
     ("lbctl backends ", "add del drain list set show sync"),
     ("lbctl frob ", ""),
+    ("lbctl trace --", "--device --flags --help --output --packet --pin-dir"),
+    ("lbctl trace --device l", "lo"),
     ("lbctl status ", ""),
     ("lbctl status --o", "--output"),
     ("lbctl attach --max-", "--max-backends --max-flows --max-services"),

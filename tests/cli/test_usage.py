@@ -13,7 +13,7 @@ COMMANDS = [
     "attach", "detach", "status",
     "services list", "services show", "services add", "services set", "services del",
     "backends list", "backends show", "backends add", "backends set", "backends drain",
-    "backends del", "backends sync", "help", "version",
+    "backends del", "backends sync", "trace", "help", "version",
 ]
 
 

@@ -96,7 +96,7 @@ enum {
 	OPTION_PIN_DIR = OPTION_LONG + 1000, /* clear of the ids that verbs give out */
 };
 
-extern const struct command verb_attach, verb_detach, verb_status;
+extern const struct command verb_attach, verb_detach, verb_status, verb_trace;
 extern const struct command verb_services_list, verb_services_show;
 extern const struct command verb_services_add, verb_services_set, verb_services_del;
 extern const struct command verb_backends_list, verb_backends_show;

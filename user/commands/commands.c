@@ -35,8 +35,8 @@ static const struct command *const commands[] = {
 	&verb_attach,	      &verb_detach,	   &verb_status,	&verb_services_list,
 	&verb_services_show,  &verb_services_add,  &verb_services_set,	&verb_services_del,
 	&verb_backends_list,  &verb_backends_show, &verb_backends_add,	&verb_backends_set,
-	&verb_backends_drain, &verb_backends_del,  &verb_backends_sync, &verb_help,
-	&verb_version,
+	&verb_backends_drain, &verb_backends_del,  &verb_backends_sync, &verb_trace,
+	&verb_help,	      &verb_version,
 };
 
 #define for_each_command(at)                                                                       \

@@ -318,6 +318,10 @@ int load_and_pin(const struct xlb_config *config, const char *dir, struct error 
 int load_for_dispatcher(struct datapath *dp, bool jumbo, struct bpf_object **ret_object,
 			struct error *err);
 
+/* The XDP program alone, on maps of its own that are empty. */
+int load_for_trace(const struct xlb_config *config, struct bpf_object **ret_object,
+		   struct error *err);
+
 /* netlink.c: asking the kernel. */
 int netlink_ask_route(struct datapath *dp, const struct xlb_address *destination, uint8_t family,
 		      struct path *ret_path, struct error *err);

@@ -245,3 +245,23 @@ int load_for_dispatcher(struct datapath *dp, bool jumbo, struct bpf_object **ret
 	*ret_object = steal_pointer(&skeleton->obj);
 	return 0;
 }
+
+int load_for_trace(const struct xlb_config *config, struct bpf_object **ret_object,
+		   struct error *err)
+{
+	_cleanup_(skeleton_free) struct xlb_bpf *skeleton = NULL;
+	struct bpf_program *program;
+	int r;
+
+	log_begin();
+	skeleton = skeleton_open(config);
+	if (!skeleton)
+		return load_failed(-errno, err);
+	bpf_object__for_each_program (program, skeleton->obj)
+		bpf_program__set_autoload(program, program == skeleton->progs.xlb);
+	r = xlb_bpf__load(skeleton);
+	if (r)
+		return load_failed(r, err);
+	*ret_object = steal_pointer(&skeleton->obj);
+	return 0;
+}
