@@ -195,8 +195,11 @@ __weak __noinline int vlan_strip(struct xdp_md *ctx, __u32 tags)
 /* Leaves the note for tc. */
 __weak __noinline int note_leave(struct xdp_md *ctx, __u32 ifindex, __u32 tags)
 {
+	struct packet *packet = packet_get();
 	struct xlb_note *note;
 
+	if (!packet)
+		return -1;
 	if (tags && vlan_strip(ctx, tags))
 		return -1;
 	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*note)))
@@ -206,6 +209,11 @@ __weak __noinline int note_leave(struct xdp_md *ctx, __u32 ifindex, __u32 tags)
 		return -1;
 	note->magic = cfg.secret[1];
 	note->ifindex = ifindex;
+	note->family = packet->hop_family;
+	note->next_hop[0] = packet->translation.destination.word[0];
+	note->next_hop[1] = packet->translation.destination.word[1];
+	note->next_hop[2] = packet->translation.destination.word[2];
+	note->next_hop[3] = packet->translation.destination.word[3];
 	return 0;
 }
 

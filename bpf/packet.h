@@ -128,6 +128,9 @@ struct packet {
 	__u16 cursor;		/* where a walk along headers or options is, */
 	__u8 next;		/* and what comes there */
 	__u8 verdict;		/* enum verdict */
+	/* enum xlb_family, if the next hop is at translation.destination and not at the packet's */
+	__u8 hop_family;
+	__u8 pad[3];
 	struct outcome outcome;
 	struct translation translation;	/* for what is rare; the walk has its own */
 };
@@ -316,6 +319,7 @@ static __always_inline enum verdict parse(struct packet *packet, struct frame *f
 
 	packet->kind = KIND_WHOLE;
 	packet->ipv6 = ipv6;
+	packet->hop_family = 0;
 	verdict = ipv6 ? parse_ipv6(packet, frame) : parse_ipv4(packet, frame);
 	if (verdict)
 		return verdict;

@@ -256,25 +256,40 @@ static __always_inline int skb_rename(struct __sk_buff *skb, struct packet *pack
 	return skb_count(packet, VERDICT_LOCAL, XLB_DROP_NONE);
 }
 
-/* The note of XDP, if there is one: the device to send to; 0: none. */
-static __always_inline __u32 note_read(struct __sk_buff *skb)
+/* The note of XDP, if there is one. */
+static __always_inline struct xlb_note *note_find(struct __sk_buff *skb)
 {
 	struct xlb_note *note = (void *)(long)skb->data_meta;
 
 	if ((void *)(note + 1) > (void *)(long)skb->data || note->magic != (__u32)cfg.secret[1])
-		return 0;
-	return note->ifindex;
+		return NULL;
+	return note;
+}
+
+/* Sends a packet where its note says. */
+static __always_inline int note_follow(const struct xlb_note *note)
+{
+	struct bpf_redir_neigh next = {};
+
+	if (!note->family)
+		return bpf_redirect_neigh(note->ifindex, NULL, 0, 0);
+	next.nh_family = note->family == XLB_IPV6 ? AF_INET6 : AF_INET;
+	next.ipv6_nh[0] = note->next_hop[0];
+	next.ipv6_nh[1] = note->next_hop[1];
+	next.ipv6_nh[2] = note->next_hop[2];
+	next.ipv6_nh[3] = note->next_hop[3];
+	return bpf_redirect_neigh(note->ifindex, &next, sizeof(next), 0);
 }
 
 SEC("tc")
 int xlb_ingress(struct __sk_buff *skb)
 {
 	struct packet *packet = packet_get();
-	__u32 ifindex = note_read(skb);
+	struct xlb_note *note = note_find(skb);
 	struct frame frame;
 
-	if (ifindex)
-		return bpf_redirect_neigh(ifindex, NULL, 0, 0);
+	if (note)
+		return note_follow(note);
 	if (!packet || skb_parse(skb, packet, &frame))
 		return TC_ACT_UNSPEC;
 	return packet->ipv6 ? skb_restore(skb, packet, &frame, true) :

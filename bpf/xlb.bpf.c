@@ -343,6 +343,10 @@ static __always_inline enum verdict serve_direct(struct xdp_md *ctx, struct pack
 		    backend->family == XLB_IPV6);
 	if (hop_overflows(packet, &backend->next_hop, added))
 		return too_big(packet, &backend->next_hop, added);
+	if (course->value.forward == XLB_FORWARD_L2) {
+		packet->hop_family = backend->family;
+		address_copy(&packet->translation.destination, &backend->address);
+	}
 	ttl_only(frame->network, ipv6);
 	if (added && encapsulate(ctx, packet, backend, course->value.forward, ipv6))
 		return dropped(packet, XLB_DROP_EMIT_FAILED);

@@ -624,7 +624,10 @@ struct xlb_note {
 	/* low half of secret[1], so that nobody else's metadata is taken for ours */
 	__u32 magic;
 	__u32 ifindex;
+	/* l2: the next hop is not where the packet's destination is. Family 0: it is */
+	__u32 family;	/* enum xlb_family */
+	__be32 next_hop[4];
 };
-_Static_assert(sizeof(struct xlb_note) == 8, "ABI");
+_Static_assert(sizeof(struct xlb_note) == 28, "at most 32 bytes, in words of 4: bpf_xdp_adjust_meta");
 
 #endif

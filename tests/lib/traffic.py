@@ -45,9 +45,12 @@ class Server(socketserver.ThreadingTCPServer):
 def serve_udp(name, port):
     server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     server.bind(("::", port))
+    server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     while True:
-        _, client = server.recvfrom(65536)
-        server.sendto(json.dumps({"name": name, "client": client[0]}).encode(), client)
+        data, asked, _, client = server.recvmsg(65536, 100)
+        line = json.dumps({"name": name, "client": client[0]}).encode()
+        # As large as the question, and from the address that was asked.
+        server.sendmsg([line.ljust(len(data))], [(level, kind, value[:16] + bytes(4)) for level, kind, value in asked], 0, client)
 
 
 def serve(name, port):

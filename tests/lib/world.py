@@ -117,6 +117,8 @@ class Host:
         self.name = name
         if name and not there:
             run_now("ip", "netns", "add", name)
+            # Until its link-local address is known to be nobody else's a device is silent for a second or two.
+            run_now(*self.enter(), "sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad")
             self.ip("link", "set", "lo", "up")
 
     def enter(self):
@@ -159,8 +161,8 @@ class Host:
     def start(self, *command, **options):
         """A process in it; ends with the sandbox at the latest."""
         flush()
-        return subprocess.Popen([*self.enter(), *map(str, command)], text=True,
-                                stdin=subprocess.DEVNULL, **options)
+        options.setdefault("stdin", subprocess.DEVNULL)
+        return subprocess.Popen([*self.enter(), *map(str, command)], text=True, **options)
 
     def address(self, device, *addresses):
         for address in addresses:

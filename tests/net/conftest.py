@@ -32,6 +32,7 @@ class Net:
     """A world with one client; places are added by name."""
 
     def __init__(self):
+        world.sysctl(net__ipv6__conf__default__accept_dad=0)
         self.client = Host("client")
         link(NODE, "eth0", self.client, "eth0", xdp_peer=True)
         NODE.address("eth0", "192.0.2.1/24", "2001:db8:c::1/64")

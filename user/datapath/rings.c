@@ -151,10 +151,11 @@ static uint32_t *ring_translate(const struct datapath *dp, const uint32_t *slots
 }
 
 /* Marks what moved since the ring that is in force; -ENOMEM. */
-static int marks_make(struct datapath *dp, union xlb_service_target old,
-		      const uint32_t *successors, struct ring_change *change, struct error *err)
+static int marks_make(struct datapath *dp, const struct slot *slot, const uint32_t *successors,
+		      struct ring_change *change, struct error *err)
 {
 	_cleanup_(free_pointer) uint32_t *translated = NULL;
+	union xlb_service_target old = *slot->target;
 	/* Another hash, or none: flows may be anywhere. */
 	bool comparable = old.stateless && old.scheduler == change->target.scheduler;
 	uint32_t n = comparable ? old.ring_size : 0;
@@ -162,6 +163,9 @@ static int marks_make(struct datapath *dp, union xlb_service_target old,
 
 	if (!slots)
 		return -errno;
+	/* Nobody took flows, and none are left from when somebody did. */
+	if (old.stateless && !old.ring_size && !*slot->moved)
+		return 0;
 	if (successors && n) {
 		slots = translated = ring_translate(dp, slots, n, successors);
 		if (!slots)
@@ -183,7 +187,7 @@ static int moves_find(struct datapath *dp, const struct slot *slot, const uint32
 	int r = 0;
 
 	if (change->target.stateless && change->slots)
-		r = marks_make(dp, old, successors, change, err);
+		r = marks_make(dp, slot, successors, change, err);
 	else if (!change->target.stateless && old.stateless)
 		change->moves = old.ring_size || *slot->moved;
 	if (!r && change->moves)
