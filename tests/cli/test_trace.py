@@ -250,6 +250,31 @@ def test_schedulers(world, scheduler, choice):
         assert world.trace(f"{CLIENT}:4243", VIP)["backend"]["slot"] == (trace["backend"]["slot"] + 1) % 3
 
 
+def test_flows_from_before_a_change(world):
+    """Of a service that keeps no flows: those on places that changed hands go where they went."""
+    def element():
+        dump = json.loads(world.run("bpftool", "-j", "map", "dump", "pinned", f"{PIN_DIR}/services"))
+        return next((each["key"], bytes(int(byte, 16) for byte in each["value"])) for each in dump
+                    if any(byte != "0x00" for byte in each["value"][:7]))
+
+    world.service(VIP, "--forward", "ipip", backends=["198.51.100.11"])
+    before = element()[1][8:16]
+    for backend in list(BACKENDS)[1:]:
+        world.ok("backends", "add", VIP, backend)
+    # As lbctl does it once all flows are where the ring says.
+    key, value = element()
+    changed = value[:16] + before + value[24:]
+    world.run("bpftool", "map", "update", "pinned", f"{PIN_DIR}/services", "key", "hex", *[k[2:] for k in key], "value",
+              *map(str, changed))
+    seen = set()
+    for port in range(1000, 1012):
+        old, new = (world.trace(f"{CLIENT}:{port}", VIP, "--flags", flags)["backend"] for flags in ("ack", "syn"))
+        assert old["address"] == "198.51.100.11:80" and new["choice"] == "slot"
+        assert old["choice"] == ("slot" if new["address"] == old["address"] else "previous")
+        seen.add(old["choice"])
+    assert seen == {"slot", "previous"}
+
+
 def test_affinity(world):
     world.service(VIP, "--scheduler", "random", "--affinity", "600")
     world.send(world.frame(1000, flags="S"))

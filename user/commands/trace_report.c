@@ -100,8 +100,11 @@ static void print_choice(const struct trace *trace)
 	case TRACE_CHOICE_LOAD:
 		printf("of two at random it has fewer flows for its weight: %u\n", trace->load);
 		break;
-	default:
+	case TRACE_CHOICE_RANDOM:
 		puts("at random");
+		break;
+	default:
+		puts("why, trace does not know");
 	}
 }
 

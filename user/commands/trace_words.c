@@ -59,7 +59,7 @@ const char *trace_action(const struct trace *trace)
 const char *trace_choice(enum trace_choice choice)
 {
 	static const char *const names[] = {
-		[TRACE_CHOICE_NONE] = "none",	      [TRACE_CHOICE_FLOW] = "flow",
+		[TRACE_CHOICE_NONE] = "unknown",      [TRACE_CHOICE_FLOW] = "flow",
 		[TRACE_CHOICE_AFFINITY] = "affinity", [TRACE_CHOICE_SLOT] = "slot",
 		[TRACE_CHOICE_PREVIOUS] = "previous", [TRACE_CHOICE_TURN] = "turn",
 		[TRACE_CHOICE_LOAD] = "load",	      [TRACE_CHOICE_RANDOM] = "random",

@@ -228,8 +228,11 @@ static enum trace_choice choice_of_scheduler(const struct trace_copy *copy,
 	case XLB_SCHEDULER_RANDOM:
 		return TRACE_CHOICE_RANDOM;
 	default:
-		return ring_names(copy, notes, target, trace) ? TRACE_CHOICE_SLOT :
-								TRACE_CHOICE_PREVIOUS;
+		if (ring_names(copy, notes, target, trace))
+			return TRACE_CHOICE_SLOT;
+		target = target_of(copy, trace->service, true);
+		return ring_names(copy, notes, target, trace) ? TRACE_CHOICE_PREVIOUS :
+								TRACE_CHOICE_NONE;
 	}
 }
 

@@ -18,7 +18,7 @@
 
 /* Why it is this backend. */
 enum trace_choice {
-	TRACE_CHOICE_NONE,	/* there is no backend */
+	TRACE_CHOICE_NONE,	/* there is no backend, or nobody knows why it is that one */
 	TRACE_CHOICE_FLOW,	/* the packet's flow is known, and began on it */
 	TRACE_CHOICE_AFFINITY,	/* the client's last flow went there */
 	TRACE_CHOICE_SLOT,	/* the client's place on the ring */
