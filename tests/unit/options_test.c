@@ -542,6 +542,8 @@ static void half_done_is_finished(void **state)
 	assert_int_equal(model_count(dp->model), 1);
 	running = model_find(dp->model, &wish->vip);
 	assert_int_equal(running->affinity_s, 600);
+	assert_int_equal(options_here(dp, wish).affinity, options_of(dp, running).affinity);
+	assert_true(options_here(dp, wish).affinity > 500);
 	assert_int_equal(running->n_ranges, 2);
 	assert_false(target_of(dp, wish->vip).stateless);
 	assert_int_equal(only_entry(dp, wish)->source.word[0], htonl(0x0a020000));

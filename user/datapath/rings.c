@@ -174,7 +174,7 @@ static int marks_make(struct datapath *dp, const struct slot *slot, const uint32
 	if (ring_mark_moved(slots, n, change->slots, change->target.ring_size))
 		change->moves = true;
 	/* With nobody left, flows may still go on where they are. */
-	if (old.stateless && old.ring_size && !change->target.ring_size)
+	if (!old.stateless || (old.ring_size && !change->target.ring_size))
 		change->moves = true;
 	return 0;
 }

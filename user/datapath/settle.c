@@ -7,6 +7,11 @@
  * flow table: slots that such flows fall on keep their mark, the others lose it, and the ring from
  * before is given back. Each step is one store, after any of which packets and later writers find
  * something that is right.
+ *
+ * A service that no packet has come to yet has no flows, wherever its ring said: services mostly get
+ * their backends one after the other before they get traffic. Packets that have read the ring of
+ * before are counted when they are done, so the counter is believed after a grace period; flows
+ * that begin while it is read are in the table, and where the new ring says.
  */
 #include <errno.h>
 #include <string.h>
@@ -77,11 +82,28 @@ static int due_add(struct settling *settling, const struct service *service, str
 	return due->keep ? 0 : error_set(err, ENOMEM, "out of memory");
 }
 
+/* Whether no packet was ever forwarded for a service, as far as is counted. */
+static bool is_unused(struct datapath *dp, const struct service *service)
+{
+	struct counters counters;
+
+	return !datapath_service_counters(dp, service, &counters) &&
+	       !counters.to_backend.packets && !counters.flows;
+}
+
+static bool is_long_ago(const struct settling *settling, const struct service *service)
+{
+	uint32_t moved = *slot_of(settling->dp, service).moved;
+
+	return tick_since(moved, settling->now) >
+	       config_of(settling->dp)->timeouts[XLB_FLOW_ESTABLISHED];
+}
+
 static int due_collect(struct settling *settling, struct error *err)
 {
 	struct datapath *dp = settling->dp;
-	uint32_t patience = config_of(dp)->timeouts[XLB_FLOW_ESTABLISHED];
 	struct service *service;
+	bool waited = false;
 	size_t cursor = 0;
 	int r = 0;
 
@@ -89,9 +111,18 @@ static int due_collect(struct settling *settling, struct error *err)
 	if (!settling->by_key)
 		return error_set(err, ENOMEM, "out of memory");
 	while (!r && (service = model_next(dp->model, &cursor))) {
-		uint32_t moved = *slot_of(dp, service).moved;
+		bool due;
 
-		if (moved && tick_since(moved, settling->now) > patience)
+		if (!*slot_of(dp, service).moved)
+			continue;
+		due = is_long_ago(settling, service);
+		if (!due && is_unused(dp, service)) {
+			if (!waited)
+				quiesce();
+			waited = true;
+			due = is_unused(dp, service);
+		}
+		if (due)
 			r = due_add(settling, service, err);
 	}
 	return r;
@@ -129,6 +160,8 @@ static void due_settle(struct settling *settling, struct due *due)
 					 __ATOMIC_RELEASE);
 		left |= (due->ring[i] & XLB_RING_MOVED) != 0;
 	}
+	/* Flows of those that take no new ones: the next ring will have to be marked. */
+	left |= due->keep && !due->target.ring_size && due->keep[0];
 	previous_switch(settling->dp, &due->slot, due->keep ? due->target : none);
 	/* What is left is looked at again after as long a time. */
 	__atomic_store_n(due->slot.moved, left ? settling->now : 0, __ATOMIC_RELEASE);
