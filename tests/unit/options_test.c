@@ -509,6 +509,7 @@ static void half_done_is_finished(void **state)
 	struct datapath *dp = make_small();
 	struct service *wish = tunnel_of(vip_of(1), XLB_FORWARD_IPIP);
 	struct service *gone = service_of(vip_of(2), 5, 1);
+	struct service *plain = service_of(vip_of(3), 7, 1);
 	struct service *running, *dreamt;
 	struct slot slot;
 
@@ -531,6 +532,14 @@ static void half_done_is_finished(void **state)
 	range_put(dreamt, XLB_IPV4, 0x0c000000, 8);
 	ok(service_info_write(dp, running, dreamt, running->id, &err));
 	ok(ranges_insert(dp, running, dreamt, running->id, &err));
+	/* Another one, of which nothing else changes. */
+	apply(dp, plain);
+	running = model_find(dp->model, &plain->vip);
+	slot = slot_of(dp, running);
+	write_begin(dp);
+	service_begin(&slot);
+	plain->affinity_s = 600;
+	ok(service_info_write(dp, running, plain, running->id, &err));
 	/* And a deletion as far as the tombstone. */
 	slot = slot_of(dp, model_find(dp->model, &gone->vip));
 	service_begin(&slot);
@@ -539,11 +548,11 @@ static void half_done_is_finished(void **state)
 
 	dp = open_again();
 	ok(datapath_lock(dp, NULL, &err));
-	assert_int_equal(model_count(dp->model), 1);
+	assert_int_equal(model_count(dp->model), 2);
 	running = model_find(dp->model, &wish->vip);
 	assert_int_equal(running->affinity_s, 600);
-	assert_int_equal(options_here(dp, wish).affinity, options_of(dp, running).affinity);
-	assert_true(options_here(dp, wish).affinity > 500);
+	assert_true(options_here(dp, plain).affinity > 500);
+	assert_true(target_of(dp, plain->vip).options);
 	assert_int_equal(running->n_ranges, 2);
 	assert_false(target_of(dp, wish->vip).stateless);
 	assert_int_equal(only_entry(dp, wish)->source.word[0], htonl(0x0a020000));
@@ -553,6 +562,7 @@ static void half_done_is_finished(void **state)
 	assert_sound(dp);
 	service_free(wish);
 	service_free(gone);
+	service_free(plain);
 	service_free(dreamt);
 	unmake(dp);
 }
