@@ -509,6 +509,42 @@ static void test_changes(void **state)
 	world_end(&world);
 }
 
+/* A wish that changes, and nothing else, is a change. */
+static void test_changed_wishes(void **state)
+{
+	static const struct {
+		const char *json, *wishes;
+	} steps[] = {
+		{ LB_SERVICE("a", 1, ""), "" },
+		{ LB_SERVICE("a", 1, "'sessionAffinity':'ClientIP',"), " affinity=10800" },
+		{ LB_SERVICE("a", 1, "'sessionAffinity':'ClientIP','sessionAffinityConfig':{"
+				     "'clientIP':{'timeoutSeconds':5}},"), " affinity=5" },
+		{ LB_SERVICE("a", 1, "'loadBalancerSourceRanges':['10.0.0.0/8'],"),
+		  " range=10.0.0.0/8" },
+		{ LB_SERVICE("a", 1, "'loadBalancerSourceRanges':['10.0.0.0/9'],"),
+		  " range=10.0.0.0/9" },
+		{ LB_SERVICE("a", 1, "'loadBalancerSourceRanges':['x'],"), " range=::/0" },
+		{ NOTED("a", 1, "'xlb.dev/mss':'1400'"), " mss=1400" },
+		{ NOTED("a", 1, "'xlb.dev/mss':'1300'"), " mss=1300" },
+		{ NOTED("a", 1, "'xlb.dev/echo':'off'"), " echo=off" },
+		{ NOTED("a", 1, "'xlb.dev/echo':'on'"), "" },
+	};
+	struct world world = {};
+	char expected[256];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(steps) / sizeof(*steps); i++) {
+		load(&world, steps[i].json);
+		snprintf(expected, sizeof(expected), "192.0.2.10:1/tcp default/a:1 nat maglev%s\n",
+			 steps[i].wishes);
+		assert_string_equal(world_answer(&world), expected);
+		/* The same again: nothing to say. */
+		load(&world, steps[i].json);
+		assert_string_equal(world_answer(&world), "");
+	}
+	world_end(&world);
+}
+
 static void test_next_in_line(void **state)
 {
 	struct world world = {};
@@ -592,7 +628,7 @@ static void test_long_name(void **state)
 int main(void)
 {
 	size_t n = sizeof(rows) / sizeof(*rows);
-	struct CMUnitTest tests[sizeof(rows) / sizeof(*rows) + 7];
+	struct CMUnitTest tests[sizeof(rows) / sizeof(*rows) + 8];
 
 	for (size_t i = 0; i < n; i++)
 		tests[i] = (struct CMUnitTest){ rows[i].what, test_row, NULL, NULL, (void *)&rows[i] };
@@ -601,6 +637,7 @@ int main(void)
 	tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_scope);
 	tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_only_services);
 	tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_long_name);
+	tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_changed_wishes);
 	tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_512_ports);
 	tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_5000_backends);
 	return _cmocka_run_group_tests("kube semantics", tests, n, NULL, NULL);
