@@ -44,7 +44,7 @@ UNIT_TESTS := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/unit/*_test.c)))
 BENCHES := $(patsubst %.c,$(B)/%,$(sort $(filter-out %.bpf.c,$(wildcard tests/bench/*.c))))
 BENCH_SKELETONS := $(patsubst %.bpf.c,$(B)/%.skel.h,$(sort $(wildcard tests/bench/*.bpf.c)))
 
-.PHONY: all check check-vm bench bench-sync tests install uninstall clean
+.PHONY: all check check-vm bench bench-sync fuzz-packet tests install uninstall clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -87,7 +87,7 @@ $(B)/xdp-dispatcher.skel.h: $(B)/xdp-dispatcher.o
 
 # Unit tests link everything but main(). The test worlds need an XDP program for the far ends of veths.
 TEST_OBJECTS := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/lib/*.bpf.c)))
-tests: $(UNIT_TESTS) $(TEST_OBJECTS)
+tests: $(UNIT_TESTS) $(TEST_OBJECTS) $(B)/tests/fuzz/fuzz
 
 $(B)/tests/lib/%.bpf.o: tests/lib/%.bpf.c $(B)/flags
 	$(say) BPF $<
@@ -115,6 +115,15 @@ check-vm: all tests
 
 bench: all $(BENCHES)
 	$(Q)$(B)/tests/bench/packet $(BENCH_FLAGS)
+
+# Random configurations and packets against the reference model: N=1000000 packets, from SEED (the time).
+FUZZ_SOURCES := $(sort $(wildcard tests/fuzz/*.c))
+$(B)/tests/fuzz/fuzz: $(FUZZ_SOURCES) $(wildcard tests/fuzz/*.h) $(wildcard include/xlb/*.h) $(B)/xlb.skel.h $(B)/flags
+	$(say) FUZZ $@
+	$(Q)mkdir -p $(@D); $(CC) $(CFLAGS) $(XLB_CFLAGS) $(XLB_LDFLAGS) -o $@ $(FUZZ_SOURCES) $(LIBRARY_LIBS)
+
+fuzz-packet: $(B)/tests/fuzz/fuzz
+	$(Q)scripts/sandbox $< $(if $(N),-n $(N)) $(if $(SEED),-s $(SEED))
 
 bench-sync: all
 	$(Q)tests/bench/sync $(BENCH_FLAGS)

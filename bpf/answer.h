@@ -318,7 +318,9 @@ static __always_inline enum answer_result answer_echo(struct xdp_md *ctx,
 	struct iphdr *ip4 = data + network;
 	__u16 before, *word = (__u16 *)&ip4->ttl;
 
-	if (data + ETH_HLEN > end || (void *)(ip6 + 1) > end || (void *)(icmp + 1) > end)
+	if (data + ETH_HLEN > end || (void *)(ip4 + 1) > end || (void *)(icmp + 1) > end)
+		return ANSWER_FAILED;
+	if (packet->ipv6 && (void *)(ip6 + 1) > end)
 		return ANSWER_FAILED;
 	ethernet_swap(data);
 	before = *(__u16 *)icmp;

@@ -241,7 +241,11 @@ static __always_inline enum verdict dissect_icmp(struct packet *packet, void *da
 		return VERDICT_PASS;
 	if (icmp[0] == (ipv6 ? ICMP6_ECHO : ICMP_ECHO) && !icmp[1]) {
 		vip = vip_get(packet);
-		return vip && vip->echo ? answered(packet, ANSWER_ECHO) : VERDICT_PASS;
+		if (!vip || !vip->echo || packet->network + packet->bytes > packet->frame ||
+		    packet->bytes < packet->headers + ICMP_HEADER ||
+		    source_impossible(packet, ipv6))
+			return VERDICT_PASS;
+		return answered(packet, ANSWER_ECHO);
 	}
 	if (!is_error(icmp[0], ipv6))
 		return VERDICT_PASS;

@@ -194,6 +194,25 @@ static __always_inline bool address_equal(const struct xlb_address *a, const str
 	return x[0] == y[0] && x[1] == y[1];
 }
 
+/* An address that no packet can rightly come from (RFC 1122 3.2.1.3, RFC 4291 2.5 and 2.7). */
+static __always_inline bool source_impossible(const struct packet *packet, bool ipv6)
+{
+	const struct xlb_address *source = &packet->source;
+	__u32 first;
+
+	if (address_equal(source, &packet->destination, ipv6))
+		return true;
+	if (ipv6) {
+		/* multicast, or :: and ::1 */
+		return (source->word[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000) ||
+		       !(source->word[0] | source->word[1] | source->word[2] |
+			 (source->word[3] & ~bpf_htonl(1)));
+	}
+	first = bpf_ntohl(source->word[0]) >> 24;
+	/* 0/8, 127/8, 224/4, broadcast */
+	return !first || first == 127 || first >> 4 == 14 || source->word[0] == ~0u;
+}
+
 /* The address in its IPv6 form (RFC 4291, 2.5.5.2), as maps for both families want it. */
 static __always_inline void address_map(struct xlb_address *to, const struct xlb_address *from,
 					bool ipv6)

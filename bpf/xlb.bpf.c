@@ -73,14 +73,18 @@ __weak __noinline int xdp_translate_error(struct xdp_md *ctx)
 	return done ? 0 : -1;
 }
 
-/* Lowers the MSS of a SYN to so much. */
-__weak __noinline int xdp_lower_mss(struct xdp_md *ctx, __u32 most)
+/* Lowers the MSS of a SYN if its service wants it lower. */
+__weak __noinline int xdp_check_mss(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct packet *packet = packet_get();
+	struct xlb_service_options *options;
 
-	if (packet)
-		mss_lower(packet, data, end, most);
+	if (!packet)
+		return 0;
+	options = bpf_map_lookup_elem(&service_options, &packet->outcome.service);
+	if (options && options->mss)
+		mss_lower(packet, data, end, options->mss);
 	return 0;
 }
 
@@ -255,18 +259,6 @@ static __always_inline enum verdict course_find(struct packet *packet,
 	return verdict;
 }
 
-/* Lowers the MSS of a SYN if its service wants it lower. */
-static __always_inline void mss_check(struct xdp_md *ctx, const struct packet *packet)
-{
-	struct xlb_service_options *options;
-
-	if (!(packet->tcp_flags & TCP_SYN))
-		return;
-	options = bpf_map_lookup_elem(&service_options, &packet->outcome.service);
-	if (options && options->mss)
-		xdp_lower_mss(ctx, options->mss);
-}
-
 /* What the backend is to see; of tunnels, in the outer header. */
 static __always_inline void course_translation(const struct packet *packet,
 					       const struct course *course, bool ipv6,
@@ -343,6 +335,8 @@ static __always_inline enum verdict serve_direct(struct xdp_md *ctx, struct pack
 		    backend->family == XLB_IPV6);
 	if (hop_overflows(packet, &backend->next_hop, added))
 		return too_big(packet, &backend->next_hop, added);
+	if (packet->tcp_flags & TCP_SYN)
+		xdp_check_mss(ctx);
 	if (course->value.forward == XLB_FORWARD_L2) {
 		packet->hop_family = backend->family;
 		address_copy(&packet->translation.destination, &backend->address);
@@ -366,6 +360,8 @@ static __always_inline enum verdict serve_translated(struct xdp_md *ctx, struct 
 		    &translation, ipv6);
 	if (hop_overflows(packet, &backend->next_hop, 0))
 		return too_big(packet, &backend->next_hop, 0);
+	if (packet->tcp_flags & TCP_SYN)
+		xdp_check_mss(ctx);
 	if (!translate(ctx, packet, frame, &translation, ipv6))
 		return dropped(packet, XLB_DROP_EMIT_FAILED);
 	return emit(ctx, packet, hop_current(&backend->next_hop));
@@ -389,7 +385,6 @@ static __always_inline enum verdict serve(struct xdp_md *ctx, struct packet *pac
 	if (verdict)
 		return verdict;
 	packet->outcome.backend = course.value.backend;
-	mss_check(ctx, packet);
 	if (course.value.forward > XLB_FORWARD_DNAT)
 		return serve_direct(ctx, packet, frame, &course, ipv6);
 	return serve_translated(ctx, packet, frame, &course, ipv6);
@@ -419,7 +414,8 @@ static __always_inline enum verdict restore(struct xdp_md *ctx, struct packet *p
 	hop_freshen(ctx, packet, next, slot | HOP_CLIENT, 0, &translation, ipv6);
 	if (hop_overflows(packet, next, 0))
 		return too_big(packet, next, 0);
-	mss_check(ctx, packet);
+	if (packet->tcp_flags & TCP_SYN)
+		xdp_check_mss(ctx);
 	if (!translate(ctx, packet, frame, &translation, ipv6))
 		return dropped(packet, XLB_DROP_EMIT_FAILED);
 	return emit(ctx, packet, hop_current(next));

@@ -350,5 +350,15 @@ def test_echo(service, family, link):
         else:
             there /= IPv6(src=client, dst=vip) / ICMPv6EchoRequest(id=7, seq=3)
             back /= IPv6(src=vip, dst=client) / ICMPv6EchoReply(id=7, seq=3)
-        sent = bytes(there / Raw(b"payload of a ping"))
-        assert stand.send(sent) == (("tx", bytes(back / Raw(b"payload of a ping"))) if answered else ("pass", sent))
+        for payload in (b"payload of a ping", b"", b"x"):
+            sent = bytes(there / Raw(payload))
+            assert stand.send(sent) == (("tx", bytes(back / Raw(payload))) if answered else ("pass", sent))
+
+
+@pytest.mark.parametrize("source,family", [(VIP, 4), ("224.0.0.1", 4), ("255.255.255.255", 4), (VIP6, 6), ("ff02::1", 6)])
+def test_echo_to_nobody(service, source, family):
+    """An answer would go to the VIP itself, or to many."""
+    service(vip_text(family, 80, "tcp"))
+    vip, ping = network(family, (VIP, ICMP()), (VIP6, ICMPv6EchoRequest()))
+    sent = frame(source, vip, ping)
+    assert stand.send(sent) == ("pass", sent)

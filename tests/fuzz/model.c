@@ -1,0 +1,519 @@
+// SPDX-License-Identifier: GPL-2.0
+/* The walk: Documentation/packets.md, 5 to 14. See model.h. */
+#include "model.h"
+
+#include <linux/bpf.h>
+#include <string.h>
+
+#include "packet.h"
+
+static bool is_vip(const struct model *model, const struct ip *address, bool *ret_echo)
+{
+	bool found = false;
+
+	*ret_echo = true;
+	for (unsigned int i = 0; i < model->n_services; i++) {
+		if (!ip_equal(&model->services[i].vip, address))
+			continue;
+		found = true;
+		*ret_echo &= model->services[i].echo;
+	}
+	return found;
+}
+
+static int service_find(const struct model *model, const struct packet *packet)
+{
+	for (unsigned int i = 0; i < model->n_services; i++) {
+		const struct model_service *service = &model->services[i];
+
+		if (ip_equal(&service->vip, &packet->destination) &&
+		    service->port == packet->destination_port &&
+		    service->protocol == packet->protocol)
+			return i;
+	}
+	return -1;
+}
+
+static bool fragment_find(const struct model *model, struct packet *packet)
+{
+	for (unsigned int i = 0; i < 4096; i++) {
+		const struct model_fragment *known = &model->fragments[i];
+
+		if (!known->used)
+			return false;
+		if (known->id != packet->fragment_id || known->protocol != packet->protocol ||
+		    !ip_equal(&known->source, &packet->source) ||
+		    !ip_equal(&known->destination, &packet->destination))
+			continue;
+		packet->source_port = known->source_port;
+		packet->destination_port = known->destination_port;
+		packet->flags = 0;
+		return true;
+	}
+	return false;
+}
+
+static void fragment_keep(struct model *model, const struct packet *packet)
+{
+	for (unsigned int i = 0; i < 4096; i++) {
+		struct model_fragment *known = &model->fragments[i];
+
+		if (known->used && (known->id != packet->fragment_id ||
+				    known->protocol != packet->protocol ||
+				    !ip_equal(&known->source, &packet->source) ||
+				    !ip_equal(&known->destination, &packet->destination)))
+			continue;
+		*known = (struct model_fragment){ true, packet->source, packet->destination,
+						  packet->fragment_id, packet->protocol,
+						  packet->source_port, packet->destination_port };
+		return;
+	}
+}
+
+static bool source_impossible(const struct packet *packet)
+{
+	static const uint8_t zero[15];
+	const uint8_t *byte = packet->source.byte;
+
+	if (ip_equal(&packet->source, &packet->destination))
+		return true;
+	if (packet->v6)
+		return byte[0] == 0xff || (!memcmp(byte, zero, 15) && byte[15] <= 1);
+	return byte[0] == 0 || byte[0] == 127 || (byte[0] >= 224 && byte[0] <= 239) ||
+	       get32(byte) == 0xffffffff;
+}
+
+static bool range_has(const struct model_range *range, const struct ip *address)
+{
+	for (unsigned int bit = 0; bit < range->length; bit++)
+		if ((range->address.byte[bit / 8] ^ address->byte[bit / 8]) & 0x80 >> bit % 8)
+			return false;
+	return range->address.v6 == address->v6;
+}
+
+static bool ranges_admit(const struct model_service *service, const struct ip *address)
+{
+	for (unsigned int i = 0; i < service->n_ranges; i++)
+		if (range_has(&service->ranges[i], address))
+			return true;
+	return !service->n_ranges;
+}
+
+/* Whether lengths fit each other and the frame. */
+static bool sound(const struct packet *packet)
+{
+	unsigned int payload = packet->bytes - packet->headers, length;
+
+	if (packet->network + packet->bytes > packet->length || packet->bytes < packet->headers)
+		return false;
+	if (packet->kind == LATER || packet->kind == ERROR)
+		return true;
+	if (packet->protocol == TCP) {
+		length = (packet->frame[packet->transport + 12] >> 4) * 4;
+		return length >= 20 && length <= payload;
+	}
+	length = get16(packet->frame + packet->transport + 4);
+	return payload >= 8 && length >= 8 && (length <= payload || packet->kind == FIRST);
+}
+
+static struct model_flow *flow_by_client(struct model *model, const struct ip *client,
+					 uint16_t port, unsigned int service)
+{
+	for (unsigned int i = 0; i < MODEL_FLOWS && model->flows[i].used; i++) {
+		struct model_flow *flow = &model->flows[i];
+
+		if (flow->state != XLB_FLOW_FREE && flow->service == service &&
+		    flow->client_port == port && ip_equal(&flow->client, client))
+			return flow;
+	}
+	return NULL;
+}
+
+/* The flow that a packet from an endpoint answers. */
+static struct model_flow *flow_by_reply(struct model *model, const struct packet *packet)
+{
+	for (unsigned int i = 0; i < MODEL_FLOWS && model->flows[i].used; i++) {
+		struct model_flow *flow = &model->flows[i];
+		const struct model_backend *backend = &model->backends[flow->backend];
+		const struct model_service *service = &model->services[flow->service];
+
+		if (flow->state == XLB_FLOW_FREE || flow->forward > XLB_FORWARD_DNAT ||
+		    !ip_equal(&backend->address, &packet->source) ||
+		    backend->port != packet->source_port || service->protocol != packet->protocol)
+			continue;
+		if (flow->nat_port ? flow->nat_port == packet->destination_port &&
+					     ip_equal(&backend->source, &packet->destination) :
+				     flow->client_port == packet->destination_port &&
+					     ip_equal(&flow->client, &packet->destination))
+			return flow;
+	}
+	return NULL;
+}
+
+static bool keeps(const struct model_backend *backend, uint8_t protocol)
+{
+	return backend->state == XLB_BACKEND_ACTIVE || backend->state == XLB_BACKEND_DRAINING ||
+	       (backend->state == XLB_BACKEND_DOWN && protocol == TCP);
+}
+
+static void flow_move(struct model_flow *flow, const struct packet *packet, bool reply)
+{
+	uint8_t other = reply ? XLB_FLOW_FIN_CLIENT : XLB_FLOW_FIN_BACKEND;
+	uint8_t own = reply ? XLB_FLOW_FIN_BACKEND : XLB_FLOW_FIN_CLIENT;
+
+	if (packet->kind == ERROR)
+		return;
+	if (packet->protocol == UDP) {
+		if (reply || flow->forward > XLB_FORWARD_DNAT)
+			flow->state = XLB_FLOW_STREAM;
+	} else if (packet->flags & RST) {
+		flow->state = XLB_FLOW_CLOSED;
+	} else if (packet->flags & FIN) {
+		flow->state = flow->state == other || flow->state == XLB_FLOW_CLOSED ?
+				      XLB_FLOW_CLOSED : own;
+	} else if (flow->state == XLB_FLOW_SYN &&
+		   (reply || (flow->forward != XLB_FORWARD_NAT && !(packet->flags & SYN)))) {
+		flow->state = XLB_FLOW_ESTABLISHED;
+	}
+}
+
+static void drop(struct model *model, int service, enum xlb_drop reason, struct frame_out *out)
+{
+	out->verdict = XDP_DROP;
+	model->drops[reason]++;
+	if (service >= 0)
+		model->service_counts[service].dropped++;
+}
+
+static bool answerable(const struct packet *packet)
+{
+	return packet->kind == WHOLE || packet->kind == FIRST;
+}
+
+static void too_big(struct model *model, int service, const struct packet *packet,
+		    unsigned int mtu, struct frame_out *out)
+{
+	if (!answerable(packet))
+		drop(model, service, XLB_DROP_TOO_BIG, out);
+	else
+		out_error(packet, packet->v6 ? 2 : 3, packet->v6 ? 0 : 4, mtu, out);
+}
+
+static void refuse(struct model *model, int service, const struct packet *packet,
+		   struct frame_out *out)
+{
+	if (packet->flags & RST) {
+		drop(model, service, XLB_DROP_NO_FLOW, out);
+		return;
+	}
+	if (!answerable(packet)) {
+		drop(model, service, XLB_DROP_ANSWER_FAILED, out);
+		return;
+	}
+	model->service_counts[service].refused++;
+	if (packet->protocol == TCP)
+		out_reset(packet, out);
+	else
+		out_error(packet, packet->v6 ? 1 : 3, packet->v6 ? 4 : 3, 0, out);
+}
+
+static bool is_stateless(const struct model_service *service)
+{
+	return service->forward > XLB_FORWARD_DNAT && !service->affinity &&
+	       (service->scheduler == XLB_SCHEDULER_MAGLEV ||
+		service->scheduler == XLB_SCHEDULER_SOURCE);
+}
+
+static unsigned int ring_choice(const struct model *model, const struct model_service *service,
+				const struct packet *packet)
+{
+	uint16_t port = service->scheduler == XLB_SCHEDULER_SOURCE ? 0 : packet->source_port;
+	uint64_t hash = model->ring_hash(&packet->source, port);
+
+	return service->ring[hash * service->ring_size >> 32];
+}
+
+/* Whether the frame went to a backend, or back to who sent it. */
+static bool was_answered(const struct model *model, const struct frame_out *actual)
+{
+	return actual->verdict != XDP_TX || !memcmp(actual->data, model->router_mac, 6);
+}
+
+/* Who was chosen at random, as the frame tells by its MAC address; -1: nobody of the ring. */
+static int seen_choice(const struct model *model, const struct model_service *service,
+		       const struct frame_out *actual)
+{
+	for (uint32_t i = 0; i < service->ring_size; i++)
+		if (!memcmp(model->backends[service->ring[i]].mac, actual->data, 6))
+			return service->ring[i];
+	return -1;
+}
+
+static int *affinity_of(struct model *model, const struct packet *packet, unsigned int service)
+{
+	for (unsigned int i = 0; i < 4096; i++) {
+		if (!model->affinity[i].used) {
+			model->affinity[i].used = true;
+			model->affinity[i].client = packet->source;
+			model->affinity[i].service = service;
+			model->affinity[i].backend = ~0u;
+		}
+		if (model->affinity[i].service == service &&
+		    ip_equal(&model->affinity[i].client, &packet->source))
+			return (int *)&model->affinity[i].backend;
+	}
+	return NULL;
+}
+
+/* The backend of a new flow; -1: nobody takes it; -2: the program chose who may not be. */
+static int choose(struct model *model, unsigned int index, const struct packet *packet,
+		  const struct frame_out *actual)
+{
+	struct model_service *service = &model->services[index];
+	bool picks_up = is_stateless(service) ||
+			(service->forward == XLB_FORWARD_DNAT &&
+			 (service->scheduler == XLB_SCHEDULER_MAGLEV ||
+			  service->scheduler == XLB_SCHEDULER_SOURCE));
+	int *bound = service->affinity ? affinity_of(model, packet, index) : NULL, chosen;
+
+	if (packet->protocol == TCP && !(packet->flags & SYN) && !picks_up)
+		return -1;
+	if (bound && *bound >= 0 && model->backends[*bound].state == XLB_BACKEND_ACTIVE &&
+	    model->backends[*bound].weight)
+		return *bound;
+	if (!service->ring_size)
+		return -1;
+	if (service->scheduler == XLB_SCHEDULER_RR)
+		chosen = service->ring[service->placed++ % service->ring_size];
+	else if (service->scheduler == XLB_SCHEDULER_LC ||
+		 service->scheduler == XLB_SCHEDULER_RANDOM)
+		chosen = seen_choice(model, service, actual);
+	else
+		chosen = ring_choice(model, service, packet);
+	if (chosen < 0)
+		return -2;
+	if (bound)
+		*bound = chosen;
+	return chosen;
+}
+
+/* Whether the program may use that port for a new flow to an endpoint. */
+static bool nat_port_legal(const struct model *model, unsigned int backend, uint16_t port)
+{
+	if (port < model->port_min || port > model->port_max)
+		return false;
+	for (unsigned int i = 0; i < MODEL_FLOWS && model->flows[i].used; i++) {
+		const struct model_flow *flow = &model->flows[i];
+
+		if (flow->state != XLB_FLOW_FREE && flow->state != XLB_FLOW_CLOSED &&
+		    flow->state != XLB_FLOW_SYN && flow->state != XLB_FLOW_ONEWAY &&
+		    flow->backend == backend && flow->nat_port == port)
+			return false;
+	}
+	return true;
+}
+
+static struct model_flow *flow_begin(struct model *model, unsigned int service,
+				     unsigned int backend, const struct packet *packet,
+				     const struct frame_out *actual)
+{
+	uint8_t forward = model->services[service].forward;
+	struct model_flow *flow = NULL;
+	uint16_t port = 0;
+
+	if (forward == XLB_FORWARD_NAT && packet->kind != LATER)
+		port = actual->length >= packet->transport + 2 ?
+			       get16(actual->data + packet->transport) : 0;
+	for (unsigned int i = 0; i < MODEL_FLOWS && !flow; i++) {
+		struct model_flow *at = &model->flows[i];
+
+		/* A closed flow's port may be taken over: it goes with it. */
+		if (at->used && port && at->backend == backend && at->nat_port == port)
+			at->state = XLB_FLOW_FREE;
+		if (!at->used || at->state == XLB_FLOW_FREE)
+			flow = at;
+	}
+	if (!flow)
+		return NULL;
+	*flow = (struct model_flow){ true, packet->source, packet->source_port, port, service,
+				     backend, packet->protocol == TCP ? XLB_FLOW_SYN :
+									 XLB_FLOW_ONEWAY,
+				     forward, false };
+	return flow;
+}
+
+static const char *out_to_backend(struct model *model, unsigned int index, unsigned int to,
+				  uint8_t forward, uint16_t nat_port, const struct packet *packet,
+				  const struct frame_out *actual, struct frame_out *out)
+{
+	const struct model_service *service = &model->services[index];
+	const struct model_backend *backend = &model->backends[to];
+	unsigned int added = forward < XLB_FORWARD_IPIP ? 0 :
+			     (backend->address.v6 ? 40 : 20) + (forward == XLB_FORWARD_GUE ? 8 : 0);
+	const char *wrong = NULL;
+
+	if (packet->bytes + added > model->mtu) {
+		too_big(model, index, packet, model->mtu - added, out);
+		return NULL;
+	}
+	out_begin(packet, backend->mac, model, out);
+	mss_lower(packet, service->mss, out);
+	if (forward > XLB_FORWARD_DNAT) {
+		hop_less(out->data + packet->network, packet->v6);
+		if (added)
+			wrong = out_encapsulate(packet, service, backend, forward, actual, out);
+	} else {
+		const struct ip *source = nat_port ? &backend->source : &packet->source;
+		uint16_t port = nat_port ? nat_port : packet->source_port;
+
+		(packet->kind == ERROR ? out_translate_error : out_translate)(
+			packet, source, port, &backend->address, backend->port, out);
+	}
+	model->service_counts[index].to_backend++;
+	model->service_counts[index].to_backend_bytes += packet->bytes;
+	model->backend_counts[to].to_backend++;
+	model->backend_counts[to].to_backend_bytes += packet->bytes;
+	return wrong;
+}
+
+static void count_flow(struct model *model, unsigned int service, unsigned int backend,
+		       const struct frame_out *out, bool begun)
+{
+	/* One that was answered instead of sent has begun all the same, but is counted nowhere. */
+	if (!begun || out->verdict != XDP_TX || memcmp(out->data, model->backends[backend].mac, 6))
+		return;
+	model->service_counts[service].flows++;
+	model->backend_counts[backend].flows++;
+}
+
+static const char *serve(struct model *model, unsigned int index, const struct packet *packet,
+			 const struct frame_out *actual, struct frame_out *out)
+{
+	struct model_service *service = &model->services[index];
+	bool opens = (packet->flags & (SYN | ACK)) == SYN, begun = false;
+	struct model_flow *flow;
+	const char *wrong;
+	int backend;
+
+	if (!sound(packet)) {
+		drop(model, index, XLB_DROP_MALFORMED, out);
+		return NULL;
+	}
+	if (packet->kind == ERROR) {
+		if (packet->ttl <= 1)
+			return NULL;
+	} else if (source_impossible(packet)) {
+		drop(model, index, XLB_DROP_BAD_SOURCE, out);
+		return NULL;
+	} else if (packet->ttl <= 1) {
+		if (answerable(packet))
+			out_error(packet, packet->v6 ? 3 : 11, 0, 0, out);
+		else
+			drop(model, index, XLB_DROP_TTL, out);
+		return NULL;
+	} else if (!ranges_admit(service, &packet->source)) {
+		drop(model, index, XLB_DROP_SOURCE_RANGE, out);
+		return NULL;
+	}
+	if (is_stateless(service) && service->ring_size) {
+		backend = ring_choice(model, service, packet);
+		wrong = out_to_backend(model, index, backend, service->forward, 0, packet, actual,
+				       out);
+		count_flow(model, index, backend, out, opens);
+		return wrong;
+	}
+	flow = flow_by_client(model, &packet->source, packet->source_port, index);
+	if (flow && (!keeps(&model->backends[flow->backend], packet->protocol) ||
+		     (opens && flow->state >= XLB_FLOW_FIN_CLIENT &&
+		      flow->state <= XLB_FLOW_CLOSED))) {
+		flow->state = XLB_FLOW_FREE;
+		flow = NULL;
+	}
+	if (flow) {
+		flow_move(flow, packet, false);
+	} else {
+		if (packet->kind == ERROR)
+			return NULL;
+		backend = choose(model, index, packet, actual);
+		if (backend == -2 && was_answered(model, actual))
+			return MODEL_LOST;
+		if (backend == -2)
+			return "a backend was chosen that takes no new flows";
+		if (backend < 0) {
+			refuse(model, index, packet, out);
+			return NULL;
+		}
+		begun = true;
+		if (service->forward == XLB_FORWARD_NAT &&
+		    (packet->kind == LATER || was_answered(model, actual)))
+			return MODEL_LOST;
+		if (service->forward == XLB_FORWARD_NAT &&
+		    !nat_port_legal(model, backend,
+				    get16(actual->data + packet->transport)))
+			return "a nat port that may not be used";
+		flow = flow_begin(model, index, backend, packet, actual);
+		if (!flow)
+			return "the model has no room for flows";
+	}
+	wrong = out_to_backend(model, index, flow->backend, flow->forward, flow->nat_port, packet,
+			       actual, out);
+	count_flow(model, index, flow->backend, out, begun);
+	return wrong;
+}
+
+static const char *restore(struct model *model, const struct packet *packet, struct frame_out *out)
+{
+	struct model_flow *flow = sound(packet) ? flow_by_reply(model, packet) : NULL;
+	const struct model_service *service;
+
+	if (!flow || packet->ttl <= 1)
+		return NULL;
+	service = &model->services[flow->service];
+	flow_move(flow, packet, true);
+	if (packet->bytes > model->mtu) {
+		too_big(model, flow->service, packet, model->mtu, out);
+		return NULL;
+	}
+	out_begin(packet, model->router_mac, model, out);
+	mss_lower(packet, service->mss, out);
+	(packet->kind == ERROR ? out_translate_error : out_translate)(
+		packet, &service->vip, service->port, &flow->client, flow->client_port, out);
+	model->service_counts[flow->service].to_client++;
+	model->service_counts[flow->service].to_client_bytes += packet->bytes;
+	model->backend_counts[flow->backend].to_client++;
+	model->backend_counts[flow->backend].to_client_bytes += packet->bytes;
+	return NULL;
+}
+
+const char *model_run(struct model *model, const uint8_t *frame, unsigned int length,
+		      const struct frame_out *actual, struct frame_out *out)
+{
+	struct packet packet;
+	const char *wrong = NULL;
+	bool echo, ours;
+	int service;
+
+	out->verdict = XDP_PASS;
+	out->length = length;
+	memcpy(out->data, frame, length);
+	if (!packet_read(frame, length, &packet))
+		return NULL;
+	if (packet.echo) {
+		if (is_vip(model, &packet.destination, &echo) && echo &&
+		    !source_impossible(&packet))
+			out_echo(&packet, out);
+		return NULL;
+	}
+	if (packet.kind == LATER && !fragment_find(model, &packet)) {
+		if (is_vip(model, &packet.destination, &echo))
+			drop(model, -1, XLB_DROP_NO_FRAGMENT, out);
+		return NULL;
+	}
+	service = service_find(model, &packet);
+	wrong = service >= 0 ? serve(model, service, &packet, actual, out) :
+			       restore(model, &packet, out);
+	ours = out->verdict != XDP_PASS;
+	if (ours && packet.kind == FIRST)
+		fragment_keep(model, &packet);
+	return wrong;
+}

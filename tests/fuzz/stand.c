@@ -1,0 +1,455 @@
+// SPDX-License-Identifier: GPL-2.0
+/* See stand.h. One veth; everybody is behind it, and the kernel knows all their MAC addresses. */
+#include "stand.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <net/if.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include <xlb/checksum.h>
+#include <xlb/hash.h>
+
+#include "xlb.skel.h"
+
+#define LINES (1u << 13)
+
+struct stand {
+	struct xlb_bpf *xlb;
+	struct xlb_config config;
+	unsigned int ifindex;
+	int cpus;
+	uint32_t used[MODEL_SERVICES][2];	/* slots of the last configuration: id, is IPv6 */
+	unsigned int n_used, n_backends;
+	void *flows, *flows6, *filter;
+};
+
+static void die(const char *what)
+{
+	fprintf(stderr, "fuzz: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+static void shell(const char *command)
+{
+	if (system(command)) {
+		fprintf(stderr, "fuzz: failed: %s\n", command);
+		exit(1);
+	}
+}
+
+static void world_make(struct stand *stand)
+{
+	char command[256];
+
+	if (unshare(CLONE_NEWNET))
+		die("unshare (are you root?)");
+	shell("ip link set lo up && ip link add v0 type veth peer name v1 && "
+	      "ip link set v0 address 02:00:00:00:00:01 up && ip link set v1 up && "
+	      "ip addr add 10.200.0.1/16 dev v0 && ip addr add 192.0.2.254/24 dev v0 && "
+	      "ip -6 addr add 2001:db8:200::1/64 dev v0 nodad && "
+	      "ip neigh add 192.0.2.1 lladdr 02:00:00:00:00:02 dev v0 nud permanent && "
+	      "ip neigh add 2001:db8:200::fe lladdr 02:00:00:00:00:02 dev v0 nud permanent && "
+	      "ip route add default via 192.0.2.1 && "
+	      "ip -6 route add default via 2001:db8:200::fe && "
+	      "echo 1 >/proc/sys/net/ipv4/ip_forward && "
+	      "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding");
+	for (int i = 0; i < MODEL_BACKENDS; i++) {
+		snprintf(command, sizeof(command),
+			 "ip neigh add 10.200.1.%d lladdr 02:00:00:00:01:%02x dev v0 nud permanent; "
+			 "ip neigh add 2001:db8:200::1:%x lladdr 02:00:00:00:01:%02x dev v0 nud permanent",
+			 i + 1, i, i + 1, i);
+		shell(command);
+	}
+	stand->ifindex = if_nametoindex("v0");
+}
+
+static void size(struct bpf_map *map, uint32_t entries)
+{
+	if (bpf_map__set_max_entries(map, entries))
+		die(bpf_map__name(map));
+}
+
+static void config_make(struct xlb_config *config)
+{
+	*config = (struct xlb_config){
+		.abi_version = XLB_ABI_VERSION, .services = 1024, .backends = 256,
+		.ring_slots = MODEL_SERVICES * 64, .flow_lines = LINES, .flow6_lines = LINES,
+		.neighbours = 4096, .port_min = 1024, .port_max = 32767,
+		.secret = { 0x243f6a8885a308d3, 0x13198a2e03707344 }, .seed = 1,
+		/* Time stands still; hz 0: every answer finds its ration renewed. */
+		.tick_shift = 40, .hz = 0,
+	};
+	for (int i = 0; i < XLB_FLOW_STATES; i++)
+		config->timeouts[i] = 60000;
+}
+
+static void load(struct stand *stand)
+{
+	struct xlb_bpf *xlb = xlb_bpf__open();
+	struct xlb_config *config = &stand->config;
+
+	if (!xlb)
+		die("open");
+	config_make(config);
+	memcpy((void *)&xlb->rodata->cfg, config, sizeof(*config));
+	xlb->rodata->cpus = stand->cpus;
+	xlb->rodata->has_atomics = true;
+	size(xlb->maps.services, config->services);
+	size(xlb->maps.services6, config->services);
+	size(xlb->maps.backends, config->backends);
+	size(xlb->maps.backend_stats, config->backends);
+	size(xlb->maps.rings, config->ring_slots / XLB_RING_LINE);
+	size(xlb->maps.rotation, 2 * config->services);
+	size(xlb->maps.service_stats, 2 * config->services);
+	size(xlb->maps.service_options, 2 * config->services);
+	size(xlb->maps.service_info, 2 * config->services);
+	size(xlb->maps.vips, 2 * config->services);
+	size(xlb->maps.flows, 2 * LINES);
+	size(xlb->maps.flows6, 2 * LINES);
+	size(xlb->maps.neighbours, config->neighbours);
+	size(xlb->maps.filter, XLB_FILTER_BITS / 512);
+	size(xlb->maps.affinity, 16384);
+	size(xlb->maps.fragments, 16384);
+	size(xlb->maps.ranges, 1024);
+	size(xlb->maps.ranges6, 1024);
+	size(xlb->maps.paths, 1024);
+	if (xlb_bpf__load(xlb))
+		die("load");
+	stand->xlb = xlb;
+}
+
+static void put(struct bpf_map *map, const void *key, const void *value)
+{
+	if (bpf_map_update_elem(bpf_map__fd(map), key, value, BPF_ANY))
+		die(bpf_map__name(map));
+}
+
+static void *map_memory(struct bpf_map *map, size_t bytes)
+{
+	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(map), 0);
+
+	if (memory == MAP_FAILED)
+		die(bpf_map__name(map));
+	return memory;
+}
+
+struct stand *stand_make(void)
+{
+	struct stand *stand = calloc(1, sizeof(*stand));
+	uint32_t zero = 0;
+	cpu_set_t cpu;
+
+	if (!stand)
+		die("memory");
+	CPU_ZERO(&cpu);
+	CPU_SET(sched_getcpu(), &cpu);
+	sched_setaffinity(0, sizeof(cpu), &cpu);
+	stand->cpus = libbpf_num_possible_cpus();
+	world_make(stand);
+	load(stand);
+	put(stand->xlb->maps.config, &zero, &stand->config);
+	stand->flows = map_memory(stand->xlb->maps.flows, 2 * LINES * sizeof(struct xlb_flow_line));
+	stand->filter = map_memory(stand->xlb->maps.filter, XLB_FILTER_BITS / 8);
+	stand->flows6 = map_memory(stand->xlb->maps.flows6,
+				   2 * LINES * sizeof(struct xlb_flow6_line));
+	return stand;
+}
+
+/* ---- a configuration ---- */
+
+static void map_empty(struct bpf_map *map)
+{
+	uint8_t key[64];
+
+	while (!bpf_map_get_next_key(bpf_map__fd(map), NULL, key))
+		bpf_map_delete_elem(bpf_map__fd(map), key);
+}
+
+static void zero_values(struct stand *stand, struct bpf_map *map, uint32_t key, size_t bytes)
+{
+	void *values = calloc(stand->cpus, (bytes + 7) / 8 * 8);
+
+	put(map, &key, values);
+	free(values);
+}
+
+static void forget(struct stand *stand)
+{
+	struct xlb_bpf *xlb = stand->xlb;
+
+	for (unsigned int i = 0; i < stand->n_used; i++) {
+		struct xlb_service none4 = {};
+		struct xlb_service6 none6 = {};
+		bool v6 = stand->used[i][1];
+
+		put(v6 ? xlb->maps.services6 : xlb->maps.services, &stand->used[i][0],
+		    v6 ? (void *)&none6 : (void *)&none4);
+	}
+	memset(stand->flows, 0, 2 * LINES * sizeof(struct xlb_flow_line));
+	memset(stand->flows6, 0, 2 * LINES * sizeof(struct xlb_flow6_line));
+	map_empty(xlb->maps.fragments);
+	map_empty(xlb->maps.affinity);
+	map_empty(xlb->maps.ranges);
+	map_empty(xlb->maps.ranges6);
+	map_empty(xlb->maps.vips);
+	for (uint32_t reason = 0; reason < XLB_DROP_REASONS; reason++)
+		zero_values(stand, xlb->maps.drops, reason, sizeof(struct xlb_drop_stats));
+	memset(stand->filter, 0, XLB_FILTER_BITS / 8);
+}
+
+static struct xlb_address address_of(const struct ip *ip)
+{
+	struct xlb_address address = {};
+
+	memcpy(&address, ip->byte, ip->v6 ? 16 : 4);
+	return address;
+}
+
+static enum xlb_family family_of(const struct ip *ip)
+{
+	return ip->v6 ? XLB_IPV6 : XLB_IPV4;
+}
+
+static void filter_add(struct stand *stand, const struct xlb_address *address,
+		       enum xlb_family family, uint16_t port, uint8_t protocol)
+{
+	const __u64 *secret = stand->config.secret;
+	uint64_t word = xlb_address_word(address, family, secret);
+	uint32_t bit = xlb_filter_bit(xlb_hash_endpoint(word, htons(port), protocol, secret));
+	uint32_t index = bit / 512;
+	struct xlb_filter_line line;
+
+	bpf_map_lookup_elem(bpf_map__fd(stand->xlb->maps.filter), &index, &line);
+	line.bits[bit / 64 % 8] |= 1ull << bit % 64;
+	put(stand->xlb->maps.filter, &index, &line);
+}
+
+static void backend_put(struct stand *stand, const struct model_service *service, uint32_t n,
+			const struct model_backend *model)
+{
+	struct xlb_backend backend = {
+		.service = service->id, .state = model->state, .family = family_of(&model->address),
+		.vip_family = family_of(&service->vip), .protocol = service->protocol,
+		.weight = model->weight, .port = htons(model->port),
+		.tunnel_port = htons(service->gue_port), .vip_port = htons(service->port),
+		.ifindex = stand->ifindex, .address = address_of(&model->address),
+		.source = address_of(&model->source), .vip = address_of(&service->vip),
+	};
+	uint32_t id = n + 1;
+
+	backend.address_sum = xlb_sum_address(&backend.address);
+	backend.source_sum = xlb_sum_address(&backend.source);
+	backend.vip_sum = xlb_sum_address(&backend.vip);
+	put(stand->xlb->maps.backends, &id, &backend);
+	zero_values(stand, stand->xlb->maps.backend_stats, id, sizeof(struct xlb_backend_stats));
+	if (service->forward <= XLB_FORWARD_DNAT)
+		filter_add(stand, &backend.address, backend.family, model->port,
+			   service->protocol);
+}
+
+static void ranges_put(struct stand *stand, const struct model_service *service)
+{
+	uint32_t nothing = 0;
+
+	for (unsigned int i = 0; i < service->n_ranges; i++) {
+		const struct model_range *range = &service->ranges[i];
+		struct xlb_range4 key4 = { .prefix = 32 + range->length, .service = service->id };
+		struct xlb_range6 key6 = { .prefix = 32 + range->length, .service = service->id };
+
+		key6.address = address_of(&range->address);
+		key4.address = key6.address.word[0];
+		if (range->address.v6)
+			put(stand->xlb->maps.ranges6, &key6, &nothing);
+		else
+			put(stand->xlb->maps.ranges, &key4, &nothing);
+	}
+}
+
+static void ring_put(struct stand *stand, const struct model_service *service, uint32_t n)
+{
+	for (uint32_t line = 0; line < 4; line++) {
+		uint32_t index = n * 4 + line;
+		struct xlb_ring_line ids = {};
+
+		for (uint32_t i = 0; i < XLB_RING_LINE; i++)
+			if (line * XLB_RING_LINE + i < service->ring_size)
+				ids.backend[i] = service->ring[line * XLB_RING_LINE + i] + 1;
+		put(stand->xlb->maps.rings, &index, &ids);
+	}
+}
+
+/* Finds a free slot from the VIP's home on. */
+static uint32_t slot_find(struct stand *stand, const struct model_service *service)
+{
+	uint32_t mask = stand->config.services - 1, id;
+	struct xlb_address address = address_of(&service->vip);
+	union xlb_vip4 vip4 = { .address = address.word[0], .port = htons(service->port),
+				.protocol = service->protocol };
+	union xlb_vip6_tail vip6 = { .port = htons(service->port), .protocol = service->protocol,
+				     .live = 1 };
+
+	id = service->vip.v6 ? xlb_hash_vip6(&address, vip6, stand->config.secret) :
+			       xlb_hash_vip4(vip4, stand->config.secret);
+	for (id &= mask;; id = (id + 1) & mask) {
+		bool taken = false;
+
+		for (unsigned int i = 0; i < stand->n_used; i++)
+			taken |= stand->used[i][0] == id && stand->used[i][1] == service->vip.v6;
+		if (!taken)
+			return id;
+	}
+}
+
+static void service_put(struct stand *stand, const struct model_service *service, uint32_t n)
+{
+	struct xlb_address address = address_of(&service->vip);
+	union xlb_service_target target = {
+		.ring_line = n * 4, .ring_size = service->ring_size,
+		.scheduler = service->scheduler, .forward = service->forward,
+		.ranges = service->n_ranges != 0, .options = service->affinity || service->mss,
+		.stateless = service->forward > XLB_FORWARD_DNAT && !service->affinity &&
+			     (service->scheduler == XLB_SCHEDULER_MAGLEV ||
+			      service->scheduler == XLB_SCHEDULER_SOURCE),
+	};
+	struct xlb_service service4 = { .target = target,
+					.vip = { .address = address.word[0],
+						 .port = htons(service->port),
+						 .protocol = service->protocol } };
+	struct xlb_service6 service6 = { .target = target, .address = address,
+					 .vip = { .port = htons(service->port),
+						  .protocol = service->protocol, .live = 1 } };
+	struct xlb_service_options options = { .affinity = service->affinity ? 1000 : 0,
+					       .mss = service->mss };
+	uint32_t key = XLB_SERVICE_KEY(family_of(&service->vip), service->id,
+				       stand->config.services);
+	struct xlb_rotation rotation = {};
+
+	put(stand->xlb->maps.service_options, &key, &options);
+	put(stand->xlb->maps.rotation, &key, &rotation);
+	zero_values(stand, stand->xlb->maps.service_stats, key, sizeof(struct xlb_service_stats));
+	if (service->vip.v6)
+		put(stand->xlb->maps.services6, &service->id, &service6);
+	else
+		put(stand->xlb->maps.services, &service->id, &service4);
+	filter_add(stand, &address, family_of(&service->vip), service->port, service->protocol);
+}
+
+/* Addresses answer echo if all services of theirs do. */
+static void vips_put(struct stand *stand, const struct model *model)
+{
+	for (unsigned int i = 0; i < model->n_services; i++) {
+		const struct ip *ip = &model->services[i].vip;
+		struct xlb_address key = address_of(ip);
+		struct xlb_vip vip = { .services = 1, .echo = 1 };
+
+		if (!ip->v6)
+			key = (struct xlb_address){ .word = { 0, 0, htonl(0xffff), key.word[0] } };
+		for (unsigned int j = 0; j < model->n_services; j++)
+			if (ip_equal(ip, &model->services[j].vip) && !model->services[j].echo)
+				vip.echo = 0;
+		put(stand->xlb->maps.vips, &key, &vip);
+	}
+}
+
+static uint32_t ring_hash(const struct ip *client, uint16_t port)
+{
+	struct xlb_address address = address_of(client);
+
+	return xlb_hash_ring(&address, htons(port), family_of(client), 1);
+}
+
+void stand_configure(struct stand *stand, struct model *model)
+{
+	forget(stand);
+	stand->n_used = 0;
+	model->ring_hash = ring_hash;
+	for (unsigned int i = 0; i < model->n_services; i++) {
+		struct model_service *service = &model->services[i];
+
+		service->id = slot_find(stand, service);
+		stand->used[stand->n_used][0] = service->id;
+		stand->used[stand->n_used++][1] = service->vip.v6;
+		for (unsigned int j = 0; j < service->n_backends; j++)
+			backend_put(stand, service, service->first_backend + j,
+				    &model->backends[service->first_backend + j]);
+		ring_put(stand, service, i);
+		ranges_put(stand, service);
+		service_put(stand, service, i);
+	}
+	vips_put(stand, model);
+}
+
+/* ---- a packet ---- */
+
+void stand_run(struct stand *stand, const uint8_t *frame, unsigned int length,
+	       struct frame_out *out)
+{
+	struct xdp_md context = { .data_end = length, .ingress_ifindex = stand->ifindex };
+	LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = frame, .data_size_in = length,
+		    .data_out = out->data, .data_size_out = sizeof(out->data),
+		    .ctx_in = &context, .ctx_size_in = sizeof(context), .repeat = 1);
+
+	if (bpf_prog_test_run_opts(bpf_program__fd(stand->xlb->progs.xlb), &options))
+		die("test run");
+	out->verdict = options.retval;
+	out->length = options.data_size_out;
+}
+
+static void counts_add(struct model_counts *counts, const struct xlb_count *to_backend,
+		       const struct xlb_count *to_client, uint64_t flows)
+{
+	counts->to_backend += to_backend->packets;
+	counts->to_backend_bytes += to_backend->bytes;
+	counts->to_client += to_client->packets;
+	counts->to_client_bytes += to_client->bytes;
+	counts->flows += flows;
+}
+
+void stand_service_counts(struct stand *stand, const struct model_service *service,
+			  struct model_counts *counts)
+{
+	uint32_t key = XLB_SERVICE_KEY(family_of(&service->vip), service->id,
+				       stand->config.services);
+	struct xlb_service_stats stats[256];
+
+	if (bpf_map_lookup_elem(bpf_map__fd(stand->xlb->maps.service_stats), &key, stats))
+		die("service_stats");
+	for (int cpu = 0; cpu < stand->cpus; cpu++) {
+		counts_add(counts, &stats[cpu].to_backend, &stats[cpu].to_client,
+			   stats[cpu].flows);
+		counts->refused += stats[cpu].refused.packets;
+		counts->dropped += stats[cpu].dropped.packets;
+	}
+}
+
+void stand_backend_counts(struct stand *stand, unsigned int backend, struct model_counts *counts)
+{
+	struct xlb_backend_stats stats[256];
+	uint32_t key = backend + 1;
+
+	if (bpf_map_lookup_elem(bpf_map__fd(stand->xlb->maps.backend_stats), &key, stats))
+		die("backend_stats");
+	for (int cpu = 0; cpu < stand->cpus; cpu++)
+		counts_add(counts, &stats[cpu].to_backend, &stats[cpu].to_client,
+			   stats[cpu].flows);
+}
+
+uint64_t stand_drops(struct stand *stand, unsigned int reason)
+{
+	struct xlb_drop_stats stats[256];
+	uint64_t packets = 0;
+
+	if (bpf_map_lookup_elem(bpf_map__fd(stand->xlb->maps.drops), &reason, stats))
+		die("drops");
+	for (int cpu = 0; cpu < stand->cpus; cpu++)
+		packets += stats[cpu].packets;
+	return packets;
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The program, loaded in a world of its own, with the model's configuration in its maps. */
+#ifndef XLB_FUZZ_STAND_H
+#define XLB_FUZZ_STAND_H
+
+#include "model.h"
+
+struct stand;
+
+/* These end the process with a line when something fails. */
+struct stand *stand_make(void);
+/* Forgets what was, and fills the maps; chooses ids and hash of the model's services. */
+void stand_configure(struct stand *stand, struct model *model);
+void stand_run(struct stand *stand, const uint8_t *frame, unsigned int length,
+	       struct frame_out *ret_out);
+void stand_service_counts(struct stand *stand, const struct model_service *service,
+			  struct model_counts *ret_counts);
+void stand_backend_counts(struct stand *stand, unsigned int backend,
+			  struct model_counts *ret_counts);
+uint64_t stand_drops(struct stand *stand, unsigned int reason);
+
+#endif
