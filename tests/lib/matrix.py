@@ -2,8 +2,8 @@
 """The matrix of kernels: each boots in a virtual machine (tests/vm/run) and runs scripts/run-tests there, unchanged; what that reports
 at its end is read from its output.
 
-Emulation is slow: of tests with parameters each kernel runs its share of the rows, another one than the others', so that between them they
-run all. FULL=1 in the environment: each runs all."""
+Emulation is slow: of tests with parameters each kernel runs its share of the rows, another one than the others'. FULL=1 in the
+environment: each runs all."""
 
 import concurrent.futures
 import os
@@ -15,6 +15,7 @@ import time
 TOP = pathlib.Path(__file__).resolve().parent.parent.parent
 KERNELS = ["5.10", "6.1", "6.12", "7.2"]
 TESTS = ["unit/attach_test", "unit/datapath_test", "cli/test_attach.py", "api/test_file.py", "packet", "net"]
+SHARES = 8
 LANES = 2       # virtual machines at a time; one CPU each, which is faster under emulation than two
 LIMIT_S = 3000  # for one kernel
 NOT_TO_BE_HAD = 77
@@ -65,7 +66,7 @@ def fetch(kernel):
 def options_for(kernel):
     if os.environ.get("FULL") or kernel not in KERNELS:
         return []
-    return [f"--share={KERNELS.index(kernel)}/{len(KERNELS)}"]
+    return [f"--share={KERNELS.index(kernel)}/{SHARES}"]
 
 
 def run_one(kernel, tests, options):
