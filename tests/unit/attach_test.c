@@ -2,7 +2,9 @@
 /* Devices: our programs on them, the ways to backends, and what is left when we go. */
 #include "datapath_world.h"
 
+#include <dirent.h>
 #include <poll.h>
+#include <sys/stat.h>
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -18,6 +20,8 @@ static int world_make(void **state)
 {
 	if (fresh_bpffs(state))
 		return -1;
+	/* libxdp makes it once in a process, and remembers. */
+	mkdir("/sys/fs/bpf/xdp", 0700);
 	return system(
 		"ip link add v0 type veth peer name v1 && ip link set v0 up && "
 		"ip link set v1 up && ip addr add 10.0.0.1/16 dev v0 && "
@@ -102,6 +106,33 @@ static void attached_and_detached(void **state)
 	free(devices);
 	assert_int_equal(datapath_detach(dp, "v0", &err), -ENOENT);
 	assert_string_equal(err.text, "v0: xlb is not attached there");
+	unmake(dp);
+}
+
+static size_t descriptors(void)
+{
+	DIR *folder = opendir("/proc/self/fd");
+	size_t n = 0;
+
+	assert_non_null(folder);
+	while (readdir(folder))
+		n++;
+	closedir(folder);
+	return n;
+}
+
+/* A watch looks at its devices for as long as it lives. */
+static void looking_costs_no_descriptors(void **state)
+{
+	struct datapath *dp = make_attached();
+	size_t before;
+
+	(void)state;
+	ok(datapath_refresh_paths(dp, &err));
+	before = descriptors();
+	for (int i = 0; i < 5; i++)
+		ok(datapath_refresh_paths(dp, &err));
+	assert_int_equal(descriptors(), before);
 	unmake(dp);
 }
 
@@ -539,6 +570,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WORLD(attached_and_detached),
+		WORLD(looking_costs_no_descriptors),
 		WORLD(attached_again),
 		WORLD(generic_where_native_is_not),
 		WORLD(a_failed_attach_leaves_nothing),

@@ -98,16 +98,11 @@ int xdp_look(struct datapath *dp, uint32_t ifindex, struct xdp_state *ret_state)
 		state.owner = XDP_FOREIGN;
 	}
 	if (state.owner == XDP_FOREIGN && !strcmp(state.name, DISPATCHER_NAME)) {
-		_cleanup_(multiprog_close) struct xdp_multiprog *multiprog =
-			xdp_multiprog__get_from_ifindex(ifindex);
-		struct xdp_program *ours = NULL;
+		uint32_t ours = dispatcher_member(dp, ifindex, state.program_id);
 
-		if (!libxdp_get_error(multiprog) && !xdp_multiprog__is_legacy(multiprog)) {
-			ours = multiprog_find(dp, multiprog);
-			state.owner = ours ? XDP_OURS : XDP_DISPATCHER;
-			state.dispatcher = ours;
-			state.program_id = ours ? xdp_program__id(ours) : state.program_id;
-		}
+		state.owner = ours ? XDP_OURS : XDP_DISPATCHER;
+		state.dispatcher = ours;
+		state.program_id = ours ? ours : state.program_id;
 	}
 	*ret_state = state;
 	return 0;

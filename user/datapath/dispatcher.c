@@ -1,16 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Our dispatcher (bpf/libxdp) in place of libxdp's own.
+ * Dispatchers: who is in one, and ours (bpf/libxdp) in place of libxdp's own.
+ *
+ * Who is in one is read from where libxdp's protocol pins them. libxdp 1.3 would tell, but keeps two
+ * descriptors each time that it is asked, until a process that watches for long has none left.
  *
  * libxdp reads its dispatcher from a file, in a folder that LIBXDP_OBJECT_PATH can name: so it is
  * written to one, for as long as libxdp may look for it. Who has set that variable has decided
  * otherwise. Where no file can be written, libxdp takes its own.
  */
+#include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include <bpf/bpf.h>
 
 #include "datapath/internal.h"
 
@@ -18,6 +25,46 @@
 
 #define VARIABLE "LIBXDP_OBJECT_PATH"
 #define FILE_NAME "xdp-dispatcher.o"
+
+static void close_folder(DIR **folder)
+{
+	if (*folder)
+		closedir(*folder);
+}
+
+/* The id of a pinned program; 0: it is none. */
+static uint32_t pinned_id(const char *path)
+{
+	_cleanup_(close_fd) int fd = bpf_obj_get(path);
+	struct bpf_prog_info info = {};
+	uint32_t size = sizeof(info);
+
+	return fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &size) ? 0 : info.id;
+}
+
+uint32_t dispatcher_member(const struct datapath *dp, uint32_t ifindex, uint32_t dispatcher_id)
+{
+	const char *bpffs = secure_getenv("LIBXDP_BPFFS");
+	_cleanup_(close_folder) DIR *folder = NULL;
+	const struct dirent *entry;
+	char path[PATH_MAX];
+	int length;
+
+	length = snprintf(path, sizeof(path), "%s/xdp/dispatch-%u-%u/",
+			  bpffs ? bpffs : "/sys/fs/bpf", ifindex, dispatcher_id);
+	folder = opendir(path);
+	while (folder && (entry = readdir(folder))) {
+		uint32_t id;
+
+		if (!strstr(entry->d_name, "-prog"))
+			continue;
+		snprintf(path + length, sizeof(path) - length, "%s", entry->d_name);
+		id = pinned_id(path);
+		if (id && program_ours(dp, id))
+			return id;
+	}
+	return 0;
+}
 
 static void file_name(const struct dispatcher_folder *folder, char path[64])
 {

@@ -392,7 +392,10 @@ int xdp_look(struct datapath *dp, uint32_t ifindex, struct xdp_state *ret_state)
 /* The device is gone: lets go of what libxdp keeps of it. */
 void xdp_forget(uint32_t ifindex);
 
-/* dispatcher.c: between these two, libxdp finds our dispatcher. */
+/* dispatcher.c: the id of our program among those of a dispatcher; 0: it is not there. */
+uint32_t dispatcher_member(const struct datapath *dp, uint32_t ifindex, uint32_t dispatcher_id);
+
+/* Between these two, libxdp finds our dispatcher. */
 struct dispatcher_folder {
 	char path[32];		/* empty: there is none */
 };
