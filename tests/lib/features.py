@@ -14,3 +14,9 @@ def no_test_run_with_context():
     if release() < (5, 15):
         return "before Linux 5.15 a test run of an XDP program cannot say which device the packet came by"
     return None
+
+
+def no_frames_in_several_buffers():
+    if release() < (5, 18):
+        return "before Linux 5.18 XDP takes no frames in several buffers"
+    return None
