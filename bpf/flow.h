@@ -112,6 +112,15 @@ static __always_inline struct flow_lines flow_lines_of(__u64 hash, __u32 half, b
 	return lines;
 }
 
+/*
+ * What stands for the service in the key of a reply's copy: the endpoint, which is all that a reply
+ * shows, and whether it is nat. So flows of one client's port that share a line are told apart.
+ */
+static __always_inline __u16 flow_reply_tag(__u64 endpoint_hash, bool nat)
+{
+	return (endpoint_hash >> 48 & 0xfffe) | nat;
+}
+
 static __always_inline struct flow_lines flow_client_lines(const struct flow_tuple *tuple,
 							   bool ipv6, const __u64 *secret)
 {
@@ -197,9 +206,8 @@ static __always_inline bool flow_at(__u32 line_number, __u32 way, bool ipv6,
 	return true;
 }
 
-/* The way of a line that holds this client (with `mask` on the key); XLB_FLOW_WAYS: none does. */
-static __always_inline __u64 flow_match(__u64 *line, const struct flow_tuple *tuple, __u64 mask,
-					bool ipv6)
+/* The way of a line that holds this client; XLB_FLOW_WAYS: none does. */
+static __always_inline __u64 flow_match(__u64 *line, const struct flow_tuple *tuple, bool ipv6)
 {
 	const __u64 *client = (const __u64 *)&tuple->client;
 	__u64 way = XLB_FLOW_WAYS;
@@ -207,7 +215,7 @@ static __always_inline __u64 flow_match(__u64 *line, const struct flow_tuple *tu
 #pragma unroll
 	for (__u64 i = 0; i < XLB_FLOW_WAYS; i++) {
 		__u64 *slot = line + i * FLOW_WORDS(ipv6);
-		__u64 differs = (*flow_key(slot, ipv6) ^ tuple->key.word) & mask;
+		__u64 differs = *flow_key(slot, ipv6) ^ tuple->key.word;
 
 		if (ipv6)
 			differs |= (slot[0] ^ client[0]) | (slot[1] ^ client[1]);
@@ -241,39 +249,38 @@ static __always_inline struct flow_tuple *flow_tuple_get(enum flow_wanted wanted
 }
 
 static __always_inline __u32 flow_search(const struct flow_tuple *tuple, struct flow_lines lines,
-					 __u64 mask, bool ipv6)
+					 bool ipv6)
 {
 	__u64 *line = flow_line(lines.first, ipv6), *second;
 	__u64 way;
 
 	if (!line)
 		return FLOW_NOWHERE;
-	way = flow_match(line, tuple, mask, ipv6);
+	way = flow_match(line, tuple, ipv6);
 	if (way < XLB_FLOW_WAYS)
 		return lines.first * XLB_FLOW_WAYS + way;
 	second = flow_line(lines.second, ipv6);
 	if (!second)
 		return FLOW_NOWHERE;
-	way = flow_match(second, tuple, mask, ipv6);
+	way = flow_match(second, tuple, ipv6);
 	return way < XLB_FLOW_WAYS ? lines.second * XLB_FLOW_WAYS + way : FLOW_NOWHERE;
 }
 
 /* The number of the slot in two lines that has a tuple of `tuples`; FLOW_NOWHERE: none. */
-__weak __noinline __u32 flow_find(__u32 wanted, __u64 two_lines, __u64 mask, bool ipv6)
+__weak __noinline __u32 flow_find(__u32 wanted, __u64 two_lines, bool ipv6)
 {
 	struct flow_lines lines = { .first = two_lines, .second = two_lines >> 32 };
 	struct flow_tuple *tuple = bpf_map_lookup_elem(&tuples, &wanted);
 
 	if (!tuple)
 		return FLOW_NOWHERE;
-	return ipv6 ? flow_search(tuple, lines, mask, true) :
-		      flow_search(tuple, lines, mask, false);
+	return ipv6 ? flow_search(tuple, lines, true) : flow_search(tuple, lines, false);
 }
 
 static __always_inline bool flow_find_either(enum flow_wanted wanted, struct flow_lines lines,
-					     __u64 mask, bool ipv6, struct flow_ref *ret_ref)
+					     bool ipv6, struct flow_ref *ret_ref)
 {
-	__u32 number = flow_find(wanted, lines.first | (__u64)lines.second << 32, mask, ipv6);
+	__u32 number = flow_find(wanted, lines.first | (__u64)lines.second << 32, ipv6);
 
 	return number != FLOW_NOWHERE &&
 	       flow_at(number / XLB_FLOW_WAYS, number % XLB_FLOW_WAYS, ipv6, ret_ref);

@@ -10,8 +10,6 @@
 
 #include "flow.h"
 
-#define FLOW_KEY_ALL (~0ull)
-#define FLOW_KEY_CLIENT 0x0000ffffffffffffull	/* all but the service */
 #define FLOW_SEEN_SHIFT 48
 
 /* Which half a slot lies in. */
@@ -44,24 +42,25 @@ static __always_inline bool flow_twin(const struct flow_ref *ref, union xlb_flow
 	struct flow_tuple *tuple = flow_tuple_get(FLOW_OF_TWIN);
 	struct flow_lines lines;
 	__u64 secret[2], endpoint;
+	bool by_reply;
 
 	if (!backend || !tuple)
 		return false;
 	secret_get(secret);
 	if (ipv6)
 		address_copy(&client, ref->slot);
-	flow_tuple_make(tuple, &client, key.port, key.service, ipv6, secret);
 	endpoint = backend_endpoint_hash(backend, ipv6, secret);
-	if (flow_half_of(ref->number, ipv6) == FLOW_BY_REPLY) {
-		lines = flow_client_lines(tuple, ipv6, secret);
-	} else if (value.port) {
+	by_reply = flow_half_of(ref->number, ipv6) == FLOW_BY_REPLY;
+	flow_tuple_make(tuple, &client, key.port,
+			by_reply ? backend->service : flow_reply_tag(endpoint, value.port), ipv6,
+			secret);
+	if (!by_reply && value.port)
 		return flow_at(flow_port_line(endpoint, value.port, ipv6),
 			       flow_port_way(value.port), ipv6, ret_twin) &&
-		       *flow_key(ret_twin->slot, ipv6) == key.word;
-	} else {
-		lines = flow_reply_lines(tuple->word, endpoint, ipv6, secret);
-	}
-	return flow_find_either(FLOW_OF_TWIN, lines, FLOW_KEY_ALL, ipv6, ret_twin);
+		       *flow_key(ret_twin->slot, ipv6) == tuple->key.word;
+	lines = by_reply ? flow_client_lines(tuple, ipv6, secret) :
+			   flow_reply_lines(tuple->word, endpoint, ipv6, secret);
+	return flow_find_either(FLOW_OF_TWIN, lines, ipv6, ret_twin);
 }
 
 static __always_inline bool flow_same(union xlb_flow_value a, union xlb_flow_value b)

@@ -205,11 +205,12 @@ static __always_inline bool flow_claim_reply(struct flow_request *request,
 }
 
 static __always_inline void flow_write(__u64 *slot, const struct flow_tuple *tuple,
-				       union xlb_flow_value value, bool ipv6)
+				       union xlb_flow_key key, union xlb_flow_value value,
+				       bool ipv6)
 {
 	if (ipv6)
 		address_copy(slot, &tuple->client);
-	*(volatile __u64 *)flow_key(slot, ipv6) = tuple->key.word;
+	*(volatile __u64 *)flow_key(slot, ipv6) = key.word;
 	publish(flow_value(slot, ipv6), value.word);
 }
 
@@ -264,13 +265,14 @@ static __always_inline void flow_forget_evicted(struct flow_request *request, bo
 }
 
 static __always_inline bool flow_write_at(const struct flow_tuple *tuple, __u32 number,
-					  union xlb_flow_value value, bool ipv6)
+					  union xlb_flow_key key, union xlb_flow_value value,
+					  bool ipv6)
 {
 	struct flow_ref ref;
 
 	if (!flow_at(number / XLB_FLOW_WAYS, number % XLB_FLOW_WAYS, ipv6, &ref))
 		return false;
-	flow_write(ref.slot, tuple, value, ipv6);
+	flow_write(ref.slot, tuple, key, value, ipv6);
 	return true;
 }
 
@@ -279,8 +281,10 @@ static __always_inline void flow_commit(const struct flow_request *request,
 					const struct flow_tuple *tuple, __u8 protocol,
 					bool ipv6)
 {
+	union xlb_flow_key key = tuple->key, reply_key = key;
 	union xlb_flow_value value = {};
 
+	reply_key.service = flow_reply_tag(request->endpoint_hash, request->port);
 	value.backend = request->backend;
 	value.state = protocol == IPPROTO_TCP ? XLB_FLOW_SYN : XLB_FLOW_ONEWAY;
 	value.forward = request->forward;
@@ -288,8 +292,8 @@ static __always_inline void flow_commit(const struct flow_request *request,
 	value.port = request->port;
 	value.seen = request->now;
 	if (request->reply_slot)
-		flow_write_at(tuple, request->reply_slot, value, ipv6);
-	flow_write_at(tuple, request->slot, value, ipv6);
+		flow_write_at(tuple, request->reply_slot, reply_key, value, ipv6);
+	flow_write_at(tuple, request->slot, key, value, ipv6);
 }
 
 /*

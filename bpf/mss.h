@@ -9,7 +9,7 @@
 #define TCP_OPTION_END 0
 #define TCP_OPTION_NOP 1
 #define TCP_OPTION_MSS 2
-#define TCP_OPTIONS_MAX 10	/* that are looked through; NOPs count */
+#define TCP_OPTIONS_MAX 8	/* that are looked through; NOPs count */
 
 /* Lowers the MSS option of the TCP header at that offset, if there is one and it is larger. */
 static __always_inline void mss_lower(struct packet *packet, void *data, void *end, __u16 most)

@@ -48,9 +48,10 @@ static __always_inline bool reply_find_dnat(const struct packet *packet, __u64 e
 
 	if (!tuple)
 		return false;
-	flow_tuple_make(tuple, &packet->destination, packet->destination_port, 0, ipv6, secret);
+	flow_tuple_make(tuple, &packet->destination, packet->destination_port,
+			flow_reply_tag(endpoint, false), ipv6, secret);
 	lines = flow_reply_lines(tuple->word, endpoint, ipv6, secret);
-	if (!flow_find_either(FLOW_OF_PACKET, lines, FLOW_KEY_CLIENT, ipv6, &reply->flow))
+	if (!flow_find_either(FLOW_OF_PACKET, lines, ipv6, &reply->flow))
 		return false;
 	reply->value = flow_read(reply->flow.slot, ipv6);
 	if (reply->value.port || reply->value.state == XLB_FLOW_CLAIMED)

@@ -184,7 +184,7 @@ static __always_inline void outcome_of_reply(struct packet *packet, const struct
 {
 	packet->outcome = (struct outcome){
 		.known_service = 1,
-		.service = SERVICE_KEY(ipv6, reply->key.service),
+		.service = SERVICE_KEY(ipv6, reply->backend->service),
 		.backend = reply->value.backend,
 		.to_client = 1,
 	};

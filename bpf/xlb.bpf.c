@@ -174,7 +174,7 @@ static __always_inline bool course_known(struct packet *packet, const struct ser
 		return false;
 	flow_tuple_make(tuple, &packet->source, packet->source_port, service->id, ipv6, secret);
 	lines = flow_client_lines(tuple, ipv6, secret);
-	number = flow_search(tuple, lines, FLOW_KEY_ALL, ipv6);
+	number = flow_search(tuple, lines, ipv6);
 	if (number == FLOW_NOWHERE ||
 	    !flow_at(number / XLB_FLOW_WAYS, number % XLB_FLOW_WAYS, ipv6, &flow))
 		return false;
@@ -403,7 +403,7 @@ static __always_inline enum verdict restore(struct xdp_md *ctx, struct packet *p
 		return VERDICT_PASS;
 	packet->now = tick_now();
 	packet->outcome.known_service = 1;
-	packet->outcome.service = SERVICE_KEY(ipv6, reply.key.service);
+	packet->outcome.service = SERVICE_KEY(ipv6, reply.backend->service);
 	packet->outcome.backend = reply.value.backend;
 	packet->outcome.to_client = 1;
 	reply_translation(packet, &reply, ipv6, &translation);

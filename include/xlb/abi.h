@@ -350,7 +350,8 @@ union xlb_flow_key {
 	struct {
 		__be32 client;	/* IPv4 only; flows6 has the address beside it */
 		__be16 port;	/* of the client */
-		__u16 service;	/* id of the service */
+		/* id of the service; in the second half a tag of the endpoint (flow_reply_tag) */
+		__u16 service;
 	};
 	__u64 word;
 };

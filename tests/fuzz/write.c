@@ -140,7 +140,7 @@ void mss_lower(const struct packet *packet, uint16_t most, struct frame_out *out
 
 	if (!most || !(packet->flags & SYN) || packet->protocol != TCP)
 		return;
-	for (int i = 0; i < 10; i++) {
+	for (int i = 0; i < 8; i++) {
 		if (at + 4 > end || packet->transport + at + 4 > packet->length || !tcp[at])
 			return;
 		if (tcp[at] == 1) {
