@@ -258,6 +258,7 @@ def test_flows_from_before_a_change(world):
                     if any(byte != "0x00" for byte in each["value"][:7]))
 
     world.service(VIP, "--forward", "ipip", backends=["198.51.100.11"])
+    world.send(world.frame(1000, flags="S"))  # a service without traffic has no flows from before, and forgets
     before = element()[1][8:16]
     for backend in list(BACKENDS)[1:]:
         world.ok("backends", "add", VIP, backend)
