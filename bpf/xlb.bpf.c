@@ -323,7 +323,7 @@ static __always_inline bool translate(struct xdp_md *ctx, struct packet *packet,
 /* To a backend that answers the client itself. */
 static __always_inline enum verdict serve_direct(struct xdp_md *ctx, struct packet *packet,
 						 struct frame *frame, const struct course *course,
-						 bool ipv6)
+						 bool options, bool ipv6)
 {
 	struct xlb_backend *backend = course->backend;
 	struct translation way;
@@ -335,7 +335,7 @@ static __always_inline enum verdict serve_direct(struct xdp_md *ctx, struct pack
 		    backend->family == XLB_IPV6);
 	if (hop_overflows(packet, &backend->next_hop, added))
 		return too_big(packet, &backend->next_hop, added);
-	if (packet->tcp_flags & TCP_SYN)
+	if (options && packet->tcp_flags & TCP_SYN)
 		xdp_check_mss(ctx);
 	if (course->value.forward == XLB_FORWARD_L2) {
 		packet->hop_family = backend->family;
@@ -350,7 +350,8 @@ static __always_inline enum verdict serve_direct(struct xdp_md *ctx, struct pack
 /* To a backend that answers through us. */
 static __always_inline enum verdict serve_translated(struct xdp_md *ctx, struct packet *packet,
 						     struct frame *frame,
-						     const struct course *course, bool ipv6)
+						     const struct course *course, bool options,
+						     bool ipv6)
 {
 	struct xlb_backend *backend = course->backend;
 	struct translation translation;
@@ -360,7 +361,7 @@ static __always_inline enum verdict serve_translated(struct xdp_md *ctx, struct 
 		    &translation, ipv6);
 	if (hop_overflows(packet, &backend->next_hop, 0))
 		return too_big(packet, &backend->next_hop, 0);
-	if (packet->tcp_flags & TCP_SYN)
+	if (options && packet->tcp_flags & TCP_SYN)
 		xdp_check_mss(ctx);
 	if (!translate(ctx, packet, frame, &translation, ipv6))
 		return dropped(packet, XLB_DROP_EMIT_FAILED);
@@ -386,8 +387,9 @@ static __always_inline enum verdict serve(struct xdp_md *ctx, struct packet *pac
 		return verdict;
 	packet->outcome.backend = course.value.backend;
 	if (course.value.forward > XLB_FORWARD_DNAT)
-		return serve_direct(ctx, packet, frame, &course, ipv6);
-	return serve_translated(ctx, packet, frame, &course, ipv6);
+		return serve_direct(ctx, packet, frame, &course, service->target.options,
+				    ipv6);
+	return serve_translated(ctx, packet, frame, &course, service->target.options, ipv6);
 }
 
 /* A packet that is not for a VIP: a backend's reply, or not ours. */
