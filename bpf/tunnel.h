@@ -109,12 +109,30 @@ __weak __noinline int room_make_tagged(struct xdp_md *ctx, __u32 header)
 	return 0;
 }
 
-/* Makes room in front. Without tags there is nothing to move: all of it is written anew. */
+/*
+ * Makes room in front, and moves the addresses of the link there: the kernel looks at them if the
+ * packet leaves by its way. The type is written anew.
+ */
 static __always_inline int room_make(struct xdp_md *ctx, __u32 header, __u32 tags)
 {
+	void *data = (void *)(long)ctx->data;
+	__u64 first;
+	__u32 rest;
+
 	if (__builtin_expect(tags, 0))
 		return room_make_tagged(ctx, header);
-	return bpf_xdp_adjust_head(ctx, -(int)header);
+	if (data + ETH_HLEN > (void *)(long)ctx->data_end)
+		return -1;
+	first = *(__u64 *)data;
+	rest = *(__u32 *)(data + 8);
+	if (bpf_xdp_adjust_head(ctx, -(int)header))
+		return -1;
+	data = (void *)(long)ctx->data;
+	if (data + ETH_HLEN > (void *)(long)ctx->data_end)
+		return -1;
+	*(__u64 *)data = first;
+	*(__u32 *)(data + 8) = rest;
+	return 0;
 }
 
 /* Puts the headers around the packet in hand. 0, or -1: no room for them. */

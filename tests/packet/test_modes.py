@@ -341,3 +341,16 @@ def test_mss_of_a_syn(service, family, options, wanted):
     sent = TCP(sport=sport, dport=80, flags="A", options=options)
     verdict, out = stand.send(frame(client, vip, sent))
     assert Ether(out)[TCP].options == sent.__class__(bytes(sent)).options
+
+
+@pytest.mark.parametrize("family", (4, 6))
+@pytest.mark.parametrize("forward", ("ipip", "gue"))
+def test_a_tunnel_by_the_kernel_keeps_the_link(service, family, forward):
+    """To a neighbour that is not known yet the kernel sends it: the frame that it gets is still addressed to this node."""
+    address = network(family, "10.200.7.7:80", "[2001:db8:200::7777]:80")
+    service(vip_text(4, 80, "udp"), [address], forward=forward)
+    verdict, out = stand.send(frame(CLIENT, VIP, UDP(sport=next(PORTS), dport=80)))
+    assert verdict == "pass"
+    link = Ether(out[28:])  # behind the note for tc (struct xlb_note)
+    assert (link.dst, link.src) == (stand.NODE_MAC, stand.CLIENT_MAC)
+    assert link.type == network(family, 0x0800, 0x86dd)
