@@ -7,6 +7,7 @@
 #define XLB_COUNT_H
 
 #include "maps.h"
+#include "mirror.h"
 #include "packet.h"
 
 static __always_inline void count_add(struct xlb_count *count, __u32 bytes)
@@ -25,13 +26,15 @@ static __always_inline void count_drop(__u32 reason)
 
 static __always_inline void count_backend(const struct packet *packet)
 {
-	struct xlb_backend_stats *stats = bpf_map_lookup_elem(&backend_stats, &packet->outcome.backend);
+	__u32 id = packet->outcome.backend;
+	struct xlb_backend_tally *tally = bpf_map_lookup_elem(&backend_tally, &id);
 
-	if (!stats)
+	if (!tally)
 		return;
-	count_add(packet->outcome.to_client ? &stats->to_client : &stats->to_backend,
+	count_add(packet->outcome.to_client ? &tally->to_client : &tally->to_backend,
 		  packet->bytes);
-	stats->flows += packet->outcome.new_flow;
+	tally->flows += packet->outcome.new_flow;
+	mirror_show(id, tally);
 }
 
 static __always_inline void count_service(const struct packet *packet, enum verdict verdict)

@@ -51,6 +51,15 @@ struct {
 	__type(value, struct xlb_neighbour);
 } neighbours SEC(".maps") __weak;
 
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct xlb_backend_tally);
+} backend_tally SEC(".maps") __weak;
+
+XLB_ARRAY(mirrors, struct xlb_mirror, 0);
+
 /*
  * A hash, so that a dump shows what is there and nothing else; entries are made and removed by
  * lbctl only.

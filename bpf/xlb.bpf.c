@@ -38,6 +38,8 @@ const volatile struct xlb_config cfg = {};
 const volatile bool has_atomics = true; /* before Linux 5.12 lbctl makes it false: atomic.h */
 /* The kernel can say how long a frame in several buffers is (5.18). Set by lbctl. */
 const volatile bool has_buff_len = false;
+/* mirror.h. Set by lbctl. */
+const volatile bool has_mirror = false;
 
 /* What the walk found out about a packet that goes to a backend. */
 struct course {

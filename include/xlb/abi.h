@@ -415,11 +415,34 @@ struct xlb_count {
 };
 
 /*
- * `backend_stats`: per CPU, by backend id, only for backends that exist. The first part says whose
- * they are. `flows` counts the flows that began; those that go on can be read from `flows`.
+ * `backend_tally`: per CPU, by backend id: where packets are counted. `flows` counts the flows that
+ * began; those that go on can be read from `flows`.
+ */
+struct xlb_backend_tally {
+	struct xlb_count to_backend;
+	struct xlb_count to_client;
+	__u64 flows;
+	__u64 fresh;	/* not 0: backend_stats is still to be brought up to it */
+};
+_Static_assert(sizeof(struct xlb_backend_tally) == 48, "ABI");
+
+/*
+ * `mirrors`: by CPU: the timer that copies the CPU's `backend_tally` to `backend_stats`. Owned by
+ * the packet path.
+ */
+struct xlb_mirror {
+	struct bpf_timer timer;
+	__u32 armed;	/* 1: the timer will fire */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct xlb_mirror) == 24, "ABI");
+
+/*
+ * `backend_stats`: per CPU, by backend id, only for backends that exist: `backend_tally` for those
+ * who read dumps, some milliseconds old. The first part says whose it is.
  */
 struct xlb_backend_stats {
-	char service[XLB_TEXT_MAX];	/* "192.0.2.10:80/tcp", for those who read dumps */
+	char service[XLB_TEXT_MAX];	/* "192.0.2.10:80/tcp" */
 	char backend[XLB_TEXT_MAX];	/* "10.0.0.5:8080" */
 	struct xlb_count to_backend;
 	struct xlb_count to_client;

@@ -334,6 +334,7 @@ static void load(struct stand *stand)
 	configure(config);
 	memcpy((void *)&xlb->rodata->cfg, config, sizeof(*config));
 	xlb->rodata->cpus = libbpf_num_possible_cpus();
+	xlb->rodata->has_mirror = true;
 	bpf_map__set_max_entries(xlb->maps.services, config->services);
 	bpf_map__set_max_entries(xlb->maps.services6, config->services);
 	bpf_map__set_max_entries(xlb->maps.backends, config->backends);
@@ -343,6 +344,8 @@ static void load(struct stand *stand)
 	bpf_map__set_max_entries(xlb->maps.flows6, 2 * config->flow6_lines);
 	bpf_map__set_max_entries(xlb->maps.neighbours, config->neighbours);
 	bpf_map__set_max_entries(xlb->maps.filter, XLB_FILTER_BITS / 512);
+	bpf_map__set_max_entries(xlb->maps.backend_tally, config->backends);
+	bpf_map__set_max_entries(xlb->maps.mirrors, libbpf_num_possible_cpus());
 	bpf_map__set_max_entries(xlb->maps.backend_stats, config->backends);
 	bpf_map__set_max_entries(xlb->maps.service_stats, 2 * config->services);
 	bpf_map__set_max_entries(xlb->maps.service_info, 2 * config->services);

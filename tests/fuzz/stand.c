@@ -102,9 +102,12 @@ static void load(struct stand *stand)
 	memcpy((void *)&xlb->rodata->cfg, config, sizeof(*config));
 	xlb->rodata->cpus = stand->cpus;
 	xlb->rodata->has_atomics = true;
+	xlb->rodata->has_mirror = true;
 	size(xlb->maps.services, config->services);
 	size(xlb->maps.services6, config->services);
 	size(xlb->maps.backends, config->backends);
+	size(xlb->maps.backend_tally, config->backends);
+	size(xlb->maps.mirrors, stand->cpus);
 	size(xlb->maps.backend_stats, config->backends);
 	size(xlb->maps.rings, config->ring_slots / XLB_RING_LINE);
 	size(xlb->maps.rotation, 2 * config->services);
@@ -249,6 +252,7 @@ static void backend_put(struct stand *stand, const struct model_service *service
 	backend.source_sum = xlb_sum_address(&backend.source);
 	backend.vip_sum = xlb_sum_address(&backend.vip);
 	put(stand->xlb->maps.backends, &id, &backend);
+	zero_values(stand, stand->xlb->maps.backend_tally, id, sizeof(struct xlb_backend_tally));
 	zero_values(stand, stand->xlb->maps.backend_stats, id, sizeof(struct xlb_backend_stats));
 	if (service->forward <= XLB_FORWARD_DNAT)
 		filter_add(stand, &backend.address, backend.family, model->port,
@@ -432,14 +436,14 @@ void stand_service_counts(struct stand *stand, const struct model_service *servi
 
 void stand_backend_counts(struct stand *stand, unsigned int backend, struct model_counts *counts)
 {
-	struct xlb_backend_stats stats[256];
+	struct xlb_backend_tally tally[256];
 	uint32_t key = backend + 1;
 
-	if (bpf_map_lookup_elem(bpf_map__fd(stand->xlb->maps.backend_stats), &key, stats))
-		die("backend_stats");
+	if (bpf_map_lookup_elem(bpf_map__fd(stand->xlb->maps.backend_tally), &key, tally))
+		die("backend_tally");
 	for (int cpu = 0; cpu < stand->cpus; cpu++)
-		counts_add(counts, &stats[cpu].to_backend, &stats[cpu].to_client,
-			   stats[cpu].flows);
+		counts_add(counts, &tally[cpu].to_backend, &tally[cpu].to_client,
+			   tally[cpu].flows);
 }
 
 uint64_t stand_drops(struct stand *stand, unsigned int reason)

@@ -108,9 +108,13 @@ spec:
 def test_counters_agree_with_requests(hello):
     """bpftool's dump and the iterator count as many flows as curl made requests."""
     hello.answers(URL, 12)
-    dump = json.loads(world.run("bpftool", "-j", "map", "dump", "pinned",
-                                f"{world.PIN_DIR}/backend_stats").stdout)
-    assert sum(cpu["value"]["flows"] for entry in dump for cpu in entry["formatted"]["values"]) == 12
+
+    def dumped():
+        dump = json.loads(world.run("bpftool", "-j", "map", "dump", "pinned",
+                                    f"{world.PIN_DIR}/backend_stats").stdout)
+        return sum(cpu["value"]["flows"] for entry in dump for cpu in entry["formatted"]["values"])
+
+    world.wait_for(lambda: dumped() == 12, 2, "bpftool's dump to show the requests")
     table = world.run("cat", f"{world.PIN_DIR}/counters").stdout.splitlines()[1:]
     assert sum(int(line.split()[5]) for line in table) == 12
 

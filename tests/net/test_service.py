@@ -118,8 +118,10 @@ def test_counters_agree_with_connections(net, three):
                    2, "the counters")
     listed = {entry["address"]: entry for entry in world.lbctl_json("backends", "list")}
     assert [entry["flows"] for entry in listed.values()] == [3, 3, 3]
-    dumped = sorted(sum(cpu["value"]["flows"] for cpu in cpus) for cpus in backend_stats())
-    assert dumped == [3, 3, 3]
+    world.wait_for(lambda: sorted(sum(cpu["value"]["flows"] for cpu in cpus) for cpus in backend_stats()) == [3, 3, 3],
+                   2, "bpftool's dump to show the flows")
+    packets = sorted(sum(cpu["value"]["to_backend"]["packets"] for cpu in cpus) for cpus in backend_stats())
+    assert packets == sorted(entry["packets"] for entry in listed.values())
     table = [line.split() for line in
              world.run("cat", f"{world.PIN_DIR}/counters").stdout.splitlines()[1:]]
     assert {row[1]: int(row[5]) for row in table} == {name: 3 for name in listed}

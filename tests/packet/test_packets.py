@@ -3,6 +3,8 @@
 are built by scapy, whose checksums are an implementation of their own."""
 
 import itertools
+import json
+import time
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP, IPOption_RR
@@ -69,6 +71,40 @@ def test_there_and_back(service, forward, scheduler, name, net, link):
     (counters,) = [entry for entry in stand.lbctl_json("backends", "list")
                    if entry["service"] == key]
     assert (counters["packets"], counters["reply_packets"], counters["flows"]) == (2, 1, 1)
+
+
+def dumped(key):
+    """What bpftool shows of a service's only backend: packets and bytes both ways, flows."""
+    entries = json.loads(stand.run("bpftool", "-j", "map", "dump", "pinned", f"{stand.PIN_DIR}/backend_stats").stdout)
+    (values,) = [[cpu["value"] for cpu in entry["formatted"]["values"]] for entry in entries
+                 if entry["formatted"]["values"][0]["value"]["service"] == key]
+    return [sum(value[way][what] for value in values) for way in ("to_backend", "to_client")
+            for what in ("packets", "bytes")] + [sum(value["flows"] for value in values)]
+
+
+@pytest.mark.parametrize("backends", [0, 1, 2])
+def test_table_has_one_head(service, backends):
+    """And a line for each backend, whatever other services have."""
+    service(vip_text(4, 80, "tcp"), [backend_text(4, 8080 + i) for i in range(backends)])
+    lines = stand.run("cat", f"{stand.PIN_DIR}/counters").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["SERVICE"] + backends * [vip_text(4, 80, "tcp")]
+
+
+def test_dump_follows_the_packets(service):
+    """All of them, soon after the last one; also where packets come again after the dump was complete."""
+    key = vip_text(4, 80, "tcp")
+    service(key, [backend_text(4, 8080)])
+    packet = frame(CLIENT, VIP, TCP(sport=4242, dport=80, flags="S"))
+    sent, size = 0, len(packet) - 14
+    for burst in (1, 50, 3):
+        for _ in range(burst):
+            assert stand.send(packet)[0] == "tx"
+        sent += burst
+        stand.wait_for(lambda: dumped(key) == [sent, size * sent, 0, 0, 1], 2, "bpftool's dump")
+        time.sleep(0.1)
+        assert dumped(key)[0] == sent
+    (listed,) = [entry for entry in stand.lbctl_json("backends", "list") if entry["service"] == key]
+    assert (listed["packets"], listed["bytes"], listed["flows"]) == (sent, size * sent, 1)
 
 
 NOT_OURS = {

@@ -11,10 +11,11 @@
 
 static inline bool stats_there(struct datapath *dp, uint32_t id)
 {
-	struct backend backend = { .id = id };
-	struct counters counters;
+	void *values = map_values_new(dp, MAP_BACKEND_STATS);
+	bool there = !bpf_map_lookup_elem(dp->maps[MAP_BACKEND_STATS].fd, &id, values);
 
-	return !datapath_backend_counters(dp, &backend, &counters);
+	free(values);
+	return there;
 }
 
 static inline bool filter_has(struct datapath *dp, const struct endpoint *endpoint,

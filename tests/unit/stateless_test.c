@@ -637,7 +637,7 @@ static void a_backend_goes_on_under_another_id(void **state)
 	struct datapath *dp = make_small();
 	struct service *wish = direct_of(vip_of(1), 3);
 	struct endpoint client = vip_of(9), answered = vip_of(10);
-	struct xlb_backend_stats *stats = map_values_new(dp, MAP_BACKEND_STATS);
+	struct xlb_backend_tally *tally = map_values_new(dp, MAP_BACKEND_TALLY);
 	union xlb_flow_value translated;
 	struct xlb_backend *entry;
 	struct counters counters;
@@ -649,9 +649,9 @@ static void a_backend_goes_on_under_another_id(void **state)
 	for (uint32_t i = 0; i < 3; i++)
 		old[i] = near_id(dp, wish->vip, i);
 	ok(backend_stats_make(dp, &old[1], 1, &err));
-	bpf_map_lookup_elem(dp->maps[MAP_BACKEND_STATS].fd, &old[1], stats);
-	stats->flows = 42;
-	bpf_map_update_elem(dp->maps[MAP_BACKEND_STATS].fd, &old[1], stats, BPF_ANY);
+	bpf_map_lookup_elem(dp->maps[MAP_BACKEND_TALLY].fd, &old[1], tally);
+	tally->flows = 42;
+	bpf_map_update_elem(dp->maps[MAP_BACKEND_TALLY].fd, &old[1], tally, BPF_ANY);
 	backend_at(dp, old[1])->load = 5;
 	near_put(wish, 3, 1, XLB_BACKEND_ACTIVE);
 	apply(dp, wish);
@@ -704,7 +704,7 @@ static void a_backend_goes_on_under_another_id(void **state)
 	assert_int_not_equal(near_id(dp, wish->vip, 1), id);
 	assert_int_equal(backend_at(dp, near_id(dp, wish->vip, 1))->source_mask, 0);
 	assert_sound(dp);
-	free(stats);
+	free(tally);
 	service_free(wish);
 	unmake(dp);
 }

@@ -19,8 +19,8 @@
 #define SERVICES_SLOTS_EACH 4
 #define BACKENDS_DEFAULT 16384
 #define BACKENDS_MAX (1u << 22)
-/* A ring has 100 to 150 slots for each backend; the rest is for those from before a change. */
-#define RING_SLOTS_EACH 160
+/* A ring has 100 to 142 slots for each backend; the rest is for those from before a change. */
+#define RING_SLOTS_EACH 150
 #define RING_SLOTS_LEAST 65536 /* a service's old and new ring are both there while it changes */
 #define FLOWS_DEFAULT 1048576
 #define FLOWS_MIN 1024

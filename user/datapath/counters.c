@@ -72,16 +72,16 @@ int datapath_service_counters(struct datapath *dp, const struct service *service
 int datapath_backend_counters(struct datapath *dp, const struct backend *backend,
 			      struct counters *ret_counters)
 {
-	_cleanup_(free_pointer) struct xlb_backend_stats *stats =
-		values_read(dp, MAP_BACKEND_STATS, backend->id);
+	_cleanup_(free_pointer) struct xlb_backend_tally *tally =
+		values_read(dp, MAP_BACKEND_TALLY, backend->id);
 	struct counters sum = {};
 
-	if (!stats)
+	if (!tally)
 		return -errno;
 	for (int cpu = 0; cpu < dp->cpus; cpu++) {
-		count_add(&sum.to_backend, &stats[cpu].to_backend);
-		count_add(&sum.to_client, &stats[cpu].to_client);
-		sum.flows += stats[cpu].flows;
+		count_add(&sum.to_backend, &tally[cpu].to_backend);
+		count_add(&sum.to_client, &tally[cpu].to_client);
+		sum.flows += tally[cpu].flows;
 	}
 	*ret_counters = sum;
 	return 0;

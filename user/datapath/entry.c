@@ -14,6 +14,9 @@
 
 #include "datapath/internal.h"
 
+/* The kernel's own: an array with an element for each CPU takes no batches before Linux 5.13. */
+#define ENOTSUPP 524
+
 #define WAIT_FIRST_NS (50 * 1000)
 #define WAIT_MOST_NS (20 * 1000 * 1000)
 #define WAITS 50 /* a second in all */
@@ -28,6 +31,7 @@ static int elements_make(int fd, const void *keys, size_t key_size, const void *
 {
 	struct timespec wait = { .tv_nsec = WAIT_FIRST_NS };
 	LIBBPF_OPTS(bpf_map_batch_opts, options);
+	bool batches = true;
 	int waits = 0;
 
 	for (uint32_t done = 0, count; done < n; done += count) {
@@ -35,17 +39,22 @@ static int elements_make(int fd, const void *keys, size_t key_size, const void *
 		const char *value = (const char *)values + done * value_size;
 		int r;
 
-		count = n - done;
+		count = batches ? n - done : 1;
 		if (count > 1)
 			r = bpf_map_update_batch(fd, key, value, &count, &options);
 		else
 			r = bpf_map_update_elem(fd, key, value, BPF_ANY);
 		if (!r)
 			continue;
+		if (r == -ENOTSUPP) {
+			batches = false;
+			count = 0;
+			continue;
+		}
 		/* Of one, nothing was written; of many, `count` says how many were. */
 		if (r != -ENOMEM || waits++ == WAITS)
 			return r;
-		count = n - done > 1 ? count : 0;
+		count = batches && n - done > 1 ? count : 0;
 		nanosleep(&wait, NULL);
 		if (wait.tv_nsec < WAIT_MOST_NS)
 			wait.tv_nsec *= 2;
@@ -114,27 +123,45 @@ static void backend_stats_fill(const struct datapath *dp, uint32_t id, char *val
 	}
 }
 
+/* The tally first: as soon as the others are there, the packet path copies it to them. */
 int backend_stats_make(struct datapath *dp, const uint32_t *ids, uint32_t n, struct error *err)
 {
 	size_t size = dp->cpus * map_stride(MAP_BACKEND_STATS);
+	size_t tally_size = dp->cpus * map_stride(MAP_BACKEND_TALLY);
 	_cleanup_(free_pointer) char *values = calloc(n + 1ull, size);
+	_cleanup_(free_pointer) char *tallies = calloc(n + 1ull, tally_size);
+	int r;
 
-	if (!values)
+	if (!values || !tallies)
 		return error_set(err, ENOMEM, "out of memory");
 	for (uint32_t i = 0; i < n; i++)
 		backend_stats_fill(dp, ids[i], values + i * size);
-	return elements_write(dp, MAP_BACKEND_STATS, ids, values, size, n, err);
+	r = elements_write(dp, MAP_BACKEND_TALLY, ids, tallies, tally_size, n, err);
+	return r ? r : elements_write(dp, MAP_BACKEND_STATS, ids, values, size, n, err);
 }
 
 int backend_stats_inherit(struct datapath *dp, uint32_t id, uint32_t from, struct error *err)
 {
-	_cleanup_(free_pointer) void *values = map_values_new(dp, MAP_BACKEND_STATS);
+	_cleanup_(free_pointer) struct xlb_backend_stats *stats =
+		map_values_new(dp, MAP_BACKEND_STATS);
+	_cleanup_(free_pointer) struct xlb_backend_tally *tally =
+		map_values_new(dp, MAP_BACKEND_TALLY);
+	int r;
 
-	if (!values)
+	if (!stats || !tally)
 		return error_set(err, ENOMEM, "out of memory");
-	if (bpf_map_lookup_elem(dp->maps[MAP_BACKEND_STATS].fd, &from, values))
+	if (bpf_map_lookup_elem(dp->maps[MAP_BACKEND_STATS].fd, &from, stats) ||
+	    bpf_map_lookup_elem(dp->maps[MAP_BACKEND_TALLY].fd, &from, tally))
 		return backend_stats_make(dp, &id, 1, err);
-	return element_write(dp, MAP_BACKEND_STATS, &id, values, err);
+	for (int cpu = 0; cpu < dp->cpus; cpu++) {
+		stats[cpu].to_backend = tally[cpu].to_backend;
+		stats[cpu].to_client = tally[cpu].to_client;
+		stats[cpu].flows = tally[cpu].flows;
+		/* Nobody's timer is about to copy it. */
+		tally[cpu].fresh = 0;
+	}
+	r = element_write(dp, MAP_BACKEND_TALLY, &id, tally, err);
+	return r ? r : element_write(dp, MAP_BACKEND_STATS, &id, stats, err);
 }
 
 void backend_stats_delete(struct datapath *dp, uint32_t id)

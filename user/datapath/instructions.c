@@ -3,8 +3,9 @@
  * Instructions that the running kernel does not know.
  *
  * Linux before 5.12 refuses a program in which an atomic instruction with a result stands, also
- * where it is never reached (bpf/atomic.h). There the object is loaded from a copy, in which such
- * instructions do nothing.
+ * where it is never reached (bpf/atomic.h); before 5.13 also one that takes the address of a function
+ * (the timer's, in bpf/mirror.h). There the object is loaded from a copy, in which the former do
+ * nothing, and the latter call the function, so that all there is still belongs to something.
  */
 #include <elf.h>
 #include <string.h>
@@ -53,7 +54,40 @@ static void section_clear(struct bpf_insn *instruction, size_t n)
 	}
 }
 
-void *object_without_atomics(const void *object, size_t size)
+/*
+ * An instruction that gets the address of a function, as a call: what stands in it is where the
+ * function begins in its section, in bytes; a call counts instructions, from the next one.
+ */
+static void address_to_call(struct bpf_insn *instruction)
+{
+	if (instruction->code != WIDE)
+		return;
+	instruction[0] = (struct bpf_insn){
+		.code = BPF_JMP | BPF_CALL,
+		.src_reg = BPF_PSEUDO_CALL,
+		.imm = instruction->imm / (int)sizeof(*instruction) - 1,
+	};
+	instruction[1] = NOTHING;
+}
+
+/* What one section's relocations say of references to sections with code. */
+static void references_clear(char *object, const Elf64_Shdr *sections, const Elf64_Shdr *relocations)
+{
+	const Elf64_Rel *relocation = (const Elf64_Rel *)(object + relocations->sh_offset);
+	const Elf64_Sym *symbols =
+		(const Elf64_Sym *)(object + sections[relocations->sh_link].sh_offset);
+	char *code = object + sections[relocations->sh_info].sh_offset;
+
+	for (size_t i = 0; i < relocations->sh_size / sizeof(*relocation); i++) {
+		const Elf64_Sym *symbol = &symbols[ELF64_R_SYM(relocation[i].r_info)];
+
+		if (symbol->st_shndx < SHN_LORESERVE &&
+		    sections[symbol->st_shndx].sh_flags & SHF_EXECINSTR)
+			address_to_call((struct bpf_insn *)(code + relocation[i].r_offset));
+	}
+}
+
+void *object_for_old_kernels(const void *object, size_t size)
 {
 	char *copy = malloc(size);
 	const Elf64_Shdr *sections;
@@ -64,9 +98,15 @@ void *object_without_atomics(const void *object, size_t size)
 	memcpy(copy, object, size);
 	header = (const Elf64_Ehdr *)copy;
 	sections = (const Elf64_Shdr *)(copy + header->e_shoff);
-	for (size_t i = 0; i < header->e_shnum; i++)
-		if (sections[i].sh_flags & SHF_EXECINSTR)
-			section_clear((struct bpf_insn *)(copy + sections[i].sh_offset),
-				      sections[i].sh_size / sizeof(struct bpf_insn));
+	for (size_t i = 0; i < header->e_shnum; i++) {
+		const Elf64_Shdr *section = &sections[i];
+
+		if (section->sh_flags & SHF_EXECINSTR)
+			section_clear((struct bpf_insn *)(copy + section->sh_offset),
+				      section->sh_size / sizeof(struct bpf_insn));
+		else if (section->sh_type == SHT_REL &&
+			 sections[section->sh_info].sh_flags & SHF_EXECINSTR)
+			references_clear(copy, sections, section);
+	}
 	return copy;
 }

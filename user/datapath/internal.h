@@ -23,6 +23,8 @@ enum map_id {
 	MAP_FILTER,
 	MAP_DROPS,
 	MAP_NEIGHBOURS,
+	MAP_BACKEND_TALLY,
+	MAP_MIRRORS,
 	MAP_BACKEND_STATS,
 	MAP_SERVICE_STATS,
 	MAP_SERVICE_INFO,
@@ -306,7 +308,7 @@ int config_agrees(const struct xlb_config *config, const struct datapath_sizes *
 /* instructions.c: what the running kernel does not know. */
 bool kernel_has_atomics(void);
 /* A copy of a BPF object, to be freed; NULL: out of memory. */
-void *object_without_atomics(const void *object, size_t size);
+void *object_for_old_kernels(const void *object, size_t size);
 
 /* load.c: from the object inside this binary to the kernel. */
 struct bpf_object;

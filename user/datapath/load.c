@@ -33,14 +33,14 @@ static struct bpf_map *skeleton_map(struct xlb_bpf *skeleton, enum map_id id)
 }
 
 /* xlb_bpf__open() for a kernel without atomic exchanges: from a copy of the object. */
-static struct xlb_bpf *skeleton_open_without_atomics(void)
+static struct xlb_bpf *skeleton_open_old(void)
 {
 	struct xlb_bpf *skeleton = calloc(1, sizeof(*skeleton));
 	_cleanup_(free_pointer) void *object = NULL;
 	int r = skeleton ? xlb_bpf__create_skeleton(skeleton) : -ENOMEM;
 
 	if (!r) {
-		object = object_without_atomics(skeleton->skeleton->data,
+		object = object_for_old_kernels(skeleton->skeleton->data,
 						skeleton->skeleton->data_sz);
 		r = object ? 0 : -ENOMEM;
 	}
@@ -61,7 +61,7 @@ static struct xlb_bpf *skeleton_open_without_atomics(void)
 static struct xlb_bpf *skeleton_open(const struct xlb_config *config)
 {
 	struct xlb_bpf *skeleton = kernel_has_atomics() ? xlb_bpf__open() :
-							  skeleton_open_without_atomics();
+							  skeleton_open_old();
 
 	if (!skeleton)
 		return NULL;
@@ -69,6 +69,9 @@ static struct xlb_bpf *skeleton_open(const struct xlb_config *config)
 	skeleton->rodata->cpus = libbpf_num_possible_cpus();
 	skeleton->rodata->has_buff_len =
 		libbpf_probe_bpf_helper(BPF_PROG_TYPE_XDP, BPF_FUNC_xdp_get_buff_len, NULL) == 1;
+	skeleton->rodata->has_mirror =
+		libbpf_probe_bpf_helper(BPF_PROG_TYPE_XDP, BPF_FUNC_map_lookup_percpu_elem,
+					NULL) == 1;
 	for (int id = 0; id < MAPS; id++)
 		bpf_map__set_max_entries(skeleton_map(skeleton, id), map_entries(config, id));
 	return skeleton;

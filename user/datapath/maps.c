@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <bpf/bpf.h>
+#include <bpf/libbpf.h>
 
 #include "datapath/internal.h"
 
@@ -34,6 +35,9 @@ static const struct kind kinds[MAPS] = {
 	[MAP_DROPS] = { "drops", BPF_MAP_TYPE_PERCPU_ARRAY, sizeof(struct xlb_drop_stats), false },
 	[MAP_NEIGHBOURS] = { "neighbours", BPF_MAP_TYPE_PERCPU_ARRAY, sizeof(struct xlb_neighbour),
 			     false },
+	[MAP_BACKEND_TALLY] = { "backend_tally", BPF_MAP_TYPE_PERCPU_ARRAY,
+				sizeof(struct xlb_backend_tally), false },
+	[MAP_MIRRORS] = { "mirrors", BPF_MAP_TYPE_ARRAY, sizeof(struct xlb_mirror), false },
 	[MAP_BACKEND_STATS] = { "backend_stats", BPF_MAP_TYPE_PERCPU_HASH,
 				sizeof(struct xlb_backend_stats), false },
 	[MAP_SERVICE_STATS] = { "service_stats", BPF_MAP_TYPE_PERCPU_ARRAY,
@@ -70,16 +74,19 @@ uint32_t map_entries(const struct xlb_config *config, enum map_id id)
 	case MAP_SERVICES6:
 		return config->services;
 	case MAP_BACKENDS:
+	case MAP_BACKEND_TALLY:
 	case MAP_BACKEND_STATS:
 		return config->backends;
 	case MAP_RINGS:
 		return config->ring_slots / XLB_RING_LINE;
 	case MAP_ROTATION:
 	case MAP_SERVICE_OPTIONS:
-	case MAP_VIPS:
 	case MAP_SERVICE_STATS:
-	case MAP_SERVICE_INFO:
 		return 2 * config->services;
+	case MAP_VIPS:
+	case MAP_SERVICE_INFO:
+		/* Hashes, with room for the services themselves, not for the slots between them. */
+		return 2 * services_asked_for(config);
 	case MAP_FLOWS:
 		return 2 * config->flow_lines;
 	case MAP_FLOWS6:
@@ -90,6 +97,8 @@ uint32_t map_entries(const struct xlb_config *config, enum map_id id)
 		return XLB_DROP_REASONS;
 	case MAP_NEIGHBOURS:
 		return config->neighbours;
+	case MAP_MIRRORS:
+		return libbpf_num_possible_cpus();
 	case MAP_DEVICES:
 	case MAP_PATHS:
 		return 1024;
