@@ -40,18 +40,17 @@ static __always_inline __u16 checksum_adjust(__u16 checksum, __u64 sum)
 	return ~(sum + (sum >> 16));
 }
 
-/* One hop less to live, in the header and in *sum. */
+/*
+ * One hop less to live, in the header and in *sum: the same difference always. (Reading the word that
+ * the TTL is in, just after a byte of it was written, would stall the CPU.)
+ */
 static __always_inline void ttl_decrease(void *network, __u64 *sum, bool ipv6)
 {
 	if (ipv6) {
 		((struct ipv6hdr *)network)->hop_limit--;
 	} else {
-		struct iphdr *ip = network;
-		__be16 *word = (__be16 *)&ip->ttl;
-
-		*sum += (__u16)~*word;
-		ip->ttl--;
-		*sum += *word;
+		((struct iphdr *)network)->ttl--;
+		*sum += (__u16)~bpf_htons(1 << 8);
 	}
 }
 

@@ -142,15 +142,16 @@ __weak __noinline int xdp_measure(struct xdp_md *ctx)
 /* Makes sure that a next hop was looked up within this tick. */
 static __always_inline void hop_freshen(struct xdp_md *ctx, struct packet *packet,
 					struct xlb_next_hop *next, __u64 which, __u32 fallback,
-					const struct translation *translation, bool ipv6)
+					const struct xlb_address *source,
+					const struct xlb_address *destination, bool ipv6)
 {
 	if (__builtin_expect(*(volatile __u32 *)&next->checked == packet->now, 1))
 		return;
-	packet->translation.source.word[0] = translation->source.word[0];
-	packet->translation.destination.word[0] = translation->destination.word[0];
+	packet->translation.source.word[0] = source->word[0];
+	packet->translation.destination.word[0] = destination->word[0];
 	if (ipv6) {
-		address_copy(&packet->translation.source, &translation->source);
-		address_copy(&packet->translation.destination, &translation->destination);
+		address_copy(&packet->translation.source, source);
+		address_copy(&packet->translation.destination, destination);
 		which |= HOP_IPV6;
 	}
 	hop_look_up(ctx, which, fallback);
@@ -328,13 +329,10 @@ static __always_inline enum verdict serve_direct(struct xdp_md *ctx, struct pack
 						 bool options, bool ipv6)
 {
 	struct xlb_backend *backend = course->backend;
-	struct translation way;
 	__u32 added = tunnel_bytes(backend, course->value.forward);
 
-	address_copy(&way.destination, &backend->address);
-	address_copy(&way.source, &backend->source);
-	hop_freshen(ctx, packet, &backend->next_hop, course->value.backend, backend->ifindex, &way,
-		    backend->family == XLB_IPV6);
+	hop_freshen(ctx, packet, &backend->next_hop, course->value.backend, backend->ifindex,
+		    &backend->source, &backend->address, backend->family == XLB_IPV6);
 	if (hop_overflows(packet, &backend->next_hop, added))
 		return too_big(packet, &backend->next_hop, added);
 	if (options && packet->tcp_flags & TCP_SYN)
@@ -360,7 +358,7 @@ static __always_inline enum verdict serve_translated(struct xdp_md *ctx, struct 
 
 	course_translation(packet, course, ipv6, &translation);
 	hop_freshen(ctx, packet, &backend->next_hop, course->value.backend, backend->ifindex,
-		    &translation, ipv6);
+		    &translation.source, &translation.destination, ipv6);
 	if (hop_overflows(packet, &backend->next_hop, 0))
 		return too_big(packet, &backend->next_hop, 0);
 	if (options && packet->tcp_flags & TCP_SYN)
@@ -415,7 +413,8 @@ static __always_inline enum verdict restore(struct xdp_md *ctx, struct packet *p
 	next = neighbour_get(&translation.destination, ipv6, &slot);
 	if (!next)
 		return dropped(packet, XLB_DROP_NO_ROUTE);
-	hop_freshen(ctx, packet, next, slot | HOP_CLIENT, 0, &translation, ipv6);
+	hop_freshen(ctx, packet, next, slot | HOP_CLIENT, 0, &translation.source,
+		    &translation.destination, ipv6);
 	if (hop_overflows(packet, next, 0))
 		return too_big(packet, next, 0);
 	if (packet->tcp_flags & TCP_SYN)
