@@ -50,12 +50,7 @@ struct ration {
 	__u64 left;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct ration);
-} rations SEC(".maps") __weak;
+XLB_PERCPU_ARRAY(rations, struct ration);
 
 /* How an answer came out. */
 enum answer_result {

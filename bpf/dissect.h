@@ -252,28 +252,8 @@ static __always_inline enum verdict dissect_icmp(struct packet *packet, void *da
 	return dissect_error(packet, data, end, icmp, offset, ipv6);
 }
 
-/* Ports and flags of TCP or UDP behind a chain of headers. */
-static __always_inline enum verdict dissect_ports(struct packet *packet, void *data, void *end,
-						  __u32 offset)
-{
-	__be16 *ports = header_at(data, offset);
-	bool tcp = packet->protocol == IPPROTO_TCP;
-
-	if ((void *)ports + sizeof(struct udphdr) > end)
-		return VERDICT_PASS;
-	packet->source_port = ports[0];
-	packet->destination_port = ports[1];
-	packet->tcp_flags = 0;
-	if (!tcp)
-		return VERDICT_NEXT;
-	if ((void *)ports + sizeof(struct tcphdr) > end)
-		return VERDICT_PASS;
-	packet->tcp_flags = ((__u8 *)ports)[13];
-	return VERDICT_NEXT;
-}
-
-/* Takes apart what parse() called unusual; what it found out stands in `packet` already. */
-static __always_inline enum verdict dissect(struct packet *packet, void *data, void *end, bool ipv6)
+static __always_inline enum verdict dissect_family(struct packet *packet, void *data, void *end,
+						   bool ipv6)
 {
 	struct iphdr *ip = header_at(data, packet->network);
 	struct chain chain = {
@@ -300,10 +280,17 @@ static __always_inline enum verdict dissect(struct packet *packet, void *data, v
 	if (chain.first)
 		packet->kind = KIND_FIRST_FRAGMENT;
 	if (chain.protocol == IPPROTO_TCP || chain.protocol == IPPROTO_UDP)
-		return dissect_ports(packet, data, end, chain.offset);
+		return parse_ports(packet, header_at(data, chain.offset), end);
 	if (!chain.first && chain.protocol == (ipv6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
 		return dissect_icmp(packet, data, end, chain.offset, ipv6);
 	return VERDICT_PASS;
+}
+
+/* Takes apart what parse() called unusual; what it found out stands in `packet` already. */
+static __always_inline enum verdict dissect(struct packet *packet, void *data, void *end)
+{
+	return packet->ipv6 ? dissect_family(packet, data, end, true) :
+			      dissect_family(packet, data, end, false);
 }
 
 #endif

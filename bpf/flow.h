@@ -138,7 +138,7 @@ static __always_inline struct flow_lines flow_reply_lines(__u64 client_word, __u
 }
 
 /*
- * nat: the one slot of a port towards an endpoint, as its line; the way is flow_port_way(). Four
+ * nat: the line of the one slot that a port towards an endpoint has. Four
  * ports share a line, and an endpoint's lines are strewn over the half, so that endpoints fill it
  * evenly however many there are. Two multiplications: after one alone, the lines of two endpoints
  * would be either apart or nearly all the same.
@@ -153,9 +153,10 @@ static __always_inline __u32 flow_port_line(__u64 endpoint_hash, __u32 port, boo
 	return (word >> 32 & (flow_lines(ipv6) - 1)) + flow_lines(ipv6);
 }
 
-static __always_inline __u32 flow_port_way(__u32 port)
+static __always_inline __u32 flow_port_slot(__u64 endpoint_hash, __u32 port, bool ipv6)
 {
-	return (port - cfg.port_min) & (XLB_FLOW_WAYS - 1);
+	return flow_port_line(endpoint_hash, port, ipv6) * XLB_FLOW_WAYS +
+	       ((port - cfg.port_min) & (XLB_FLOW_WAYS - 1));
 }
 
 /*
@@ -193,16 +194,14 @@ struct flow_ref {
 
 #define FLOW_NOWHERE (~0u)
 
-/* The slot of a line and way. */
-static __always_inline bool flow_at(__u32 line_number, __u32 way, bool ipv6,
-				    struct flow_ref *ret_ref)
+static __always_inline bool flow_at(__u32 number, bool ipv6, struct flow_ref *ret_ref)
 {
-	__u64 *line = flow_line(line_number, ipv6);
+	__u64 *line = flow_line(number / XLB_FLOW_WAYS, ipv6);
 
 	if (!line)
 		return false;
-	ret_ref->slot = flow_way(line, way, ipv6);
-	ret_ref->number = line_number * XLB_FLOW_WAYS + way;
+	ret_ref->slot = flow_way(line, number, ipv6);
+	ret_ref->number = number;
 	return true;
 }
 
@@ -283,7 +282,7 @@ static __always_inline bool flow_find_either(enum flow_wanted wanted, struct flo
 	__u32 number = flow_find(wanted, lines.first | (__u64)lines.second << 32, ipv6);
 
 	return number != FLOW_NOWHERE &&
-	       flow_at(number / XLB_FLOW_WAYS, number % XLB_FLOW_WAYS, ipv6, ret_ref);
+	       flow_at(number, ipv6, ret_ref);
 }
 
 /* How willingly a slot is given away: a rank for each state, 4 bits each. 0: never. */

@@ -55,8 +55,7 @@ static __always_inline bool flow_twin(const struct flow_ref *ref, union xlb_flow
 			by_reply ? backend->service : flow_reply_tag(endpoint, value.port), ipv6,
 			secret);
 	if (!by_reply && value.port)
-		return flow_at(flow_port_line(endpoint, value.port, ipv6),
-			       flow_port_way(value.port), ipv6, ret_twin) &&
+		return flow_at(flow_port_slot(endpoint, value.port, ipv6), ipv6, ret_twin) &&
 		       *flow_key(ret_twin->slot, ipv6) == tuple->key.word;
 	lines = by_reply ? flow_client_lines(tuple, ipv6, secret) :
 			   flow_reply_lines(tuple->word, endpoint, ipv6, secret);
@@ -107,10 +106,10 @@ __weak __noinline int flow_forget_twin(__u32 number, __u64 value, bool ipv6)
 	bool gone = false;
 
 	if (ipv6) {
-		if (flow_at(number / XLB_FLOW_WAYS, number % XLB_FLOW_WAYS, true, &ref))
+		if (flow_at(number, true, &ref))
 			gone = flow_twin_set(&ref, old, 0, true);
 	} else {
-		if (flow_at(number / XLB_FLOW_WAYS, number % XLB_FLOW_WAYS, false, &ref))
+		if (flow_at(number, false, &ref))
 			gone = flow_twin_set(&ref, old, 0, false);
 	}
 	/* Once a flow, also when both copies are taken over at once by different CPUs. */
@@ -132,7 +131,7 @@ static __always_inline int flow_write_both(__u32 number, __u64 before, __u64 aft
 	union xlb_flow_value value = { .word = before }, then = { .word = after };
 	struct flow_ref ref;
 
-	if (!flow_at(number / XLB_FLOW_WAYS, number % XLB_FLOW_WAYS, ipv6, &ref) ||
+	if (!flow_at(number, ipv6, &ref) ||
 	    !flow_swap(ref.slot, ipv6, before, after))
 		return 0;
 	value.counted &= !then.counted;

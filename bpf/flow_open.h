@@ -48,12 +48,7 @@ struct flow_request {
 	struct flow_evicted evicted[EVICTED_MAX];
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct flow_request);
-} requests SEC(".maps") __weak;
+XLB_PERCPU_ARRAY(requests, struct flow_request);
 
 /* Takes a slot for the caller, and notes the flow that had it. */
 static __always_inline bool flow_take(const struct flow_ref *ref, __u32 now, bool ipv6)
@@ -194,9 +189,7 @@ static __always_inline bool flow_claim_reply(struct flow_request *request,
 			continue;
 		request->port = port;
 		if (!flow_port_is_vip(backend, port, ipv6, secret)) {
-			request->reply_slot =
-				flow_port_line(request->endpoint_hash, port, ipv6) * XLB_FLOW_WAYS +
-				flow_port_way(port);
+			request->reply_slot = flow_port_slot(request->endpoint_hash, port, ipv6);
 			return true;
 		}
 		/* The slot stays claimed until it times out, so that the next try finds another. */
@@ -249,7 +242,7 @@ static __always_inline int flow_reserve(struct flow_request *request,
 	if (request->forward > XLB_FORWARD_DNAT ||
 	    flow_reserve_reply(request, tuple, backend, ipv6, secret))
 		return 0;
-	if (flow_at(request->slot / XLB_FLOW_WAYS, request->slot % XLB_FLOW_WAYS, ipv6, &ref))
+	if (flow_at(request->slot, ipv6, &ref))
 		*(volatile __u64 *)flow_value(ref.slot, ipv6) = 0;
 	return request->forward == XLB_FORWARD_NAT ? XLB_DROP_PORTS_EXHAUSTED : XLB_DROP_FLOWS_FULL;
 }
@@ -270,7 +263,7 @@ static __always_inline bool flow_write_at(const struct flow_tuple *tuple, __u32 
 {
 	struct flow_ref ref;
 
-	if (!flow_at(number / XLB_FLOW_WAYS, number % XLB_FLOW_WAYS, ipv6, &ref))
+	if (!flow_at(number, ipv6, &ref))
 		return false;
 	flow_write(ref.slot, tuple, key, value, ipv6);
 	return true;

@@ -31,8 +31,8 @@
 #include <xlb/checksum.h>
 
 #include "config.h"
+#include "maps.h"
 
-#define VLAN_TAGS_MAX 2
 #define VLAN_TAG_BYTES 4
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
@@ -73,8 +73,7 @@ enum kind {
 
 /* What the sender is told instead. */
 enum answer {
-	ANSWER_NONE = 0,
-	ANSWER_REFUSED,		/* TCP RST, or ICMP port unreachable */
+	ANSWER_REFUSED = 1,	/* TCP RST, or ICMP port unreachable */
 	ANSWER_TOO_BIG,		/* ICMP fragmentation needed, packet too big; see packet.mtu */
 	ANSWER_TIME_EXCEEDED,
 	ANSWER_ECHO,		/* ICMP echo reply */
@@ -135,12 +134,7 @@ struct packet {
 	struct translation translation;	/* for what is rare; the walk has its own */
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct packet);
-} packets SEC(".maps") __weak;
+XLB_PERCPU_ARRAY(packets, struct packet);
 
 /* The frame itself. */
 struct frame {
@@ -307,19 +301,18 @@ static __always_inline enum verdict parse_ipv6(struct packet *packet, struct fra
 	return VERDICT_NEXT;
 }
 
-/* Ports and flags. */
-static __always_inline enum verdict parse_transport(struct packet *packet, struct frame *frame)
+/* Ports and flags of the TCP or UDP header that is there. */
+static __always_inline enum verdict parse_ports(struct packet *packet, const void *transport,
+						const void *end)
 {
-	struct udphdr *udp;
+	const struct udphdr *udp = transport;
 
-	frame->transport = header_at(frame->network, RECALL(packet->headers));
-	udp = frame->transport;
-	if ((void *)(udp + 1) > frame->end)
+	if ((void *)(udp + 1) > end)
 		return VERDICT_PASS;
 	if (packet->protocol == IPPROTO_TCP) {
-		if (frame->transport + sizeof(struct tcphdr) > frame->end)
+		if (transport + sizeof(struct tcphdr) > end)
 			return VERDICT_PASS;
-		packet->tcp_flags = ((__u8 *)frame->transport)[13];
+		packet->tcp_flags = ((const __u8 *)transport)[13];
 	} else {
 		packet->tcp_flags = 0;
 	}
@@ -344,7 +337,13 @@ static __always_inline enum verdict parse(struct packet *packet, struct frame *f
 		return verdict;
 	if (__builtin_expect(packet->protocol != IPPROTO_TCP && packet->protocol != IPPROTO_UDP, 0))
 		return VERDICT_UNUSUAL;
-	return parse_transport(packet, frame);
+	return parse_ports(packet, header_at(frame->network, RECALL(packet->headers)), frame->end);
+}
+
+/* Whether it says that it is the first of its connection. UDP does not say. */
+static __always_inline bool packet_begins(const struct packet *packet)
+{
+	return (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
 /* Whether the lengths in the headers fit each other and the frame. */

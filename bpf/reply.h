@@ -29,7 +29,7 @@ static __always_inline bool reply_find_nat(const struct packet *packet, __u64 en
 
 	if (port < cfg.port_min || port > cfg.port_max)
 		return false;
-	if (!flow_at(flow_port_line(endpoint, port, ipv6), flow_port_way(port), ipv6, &reply->flow))
+	if (!flow_at(flow_port_slot(endpoint, port, ipv6), ipv6, &reply->flow))
 		return false;
 	reply->value = flow_read(reply->flow.slot, ipv6);
 	if (reply->value.port != port || reply->value.state == XLB_FLOW_CLAIMED)
@@ -77,6 +77,16 @@ static __always_inline bool reply_find(const struct packet *packet, const struct
 		return false;
 	ret_reply->key.word = *flow_key(ret_reply->flow.slot, ipv6);
 	return true;
+}
+
+/* Whose a reply is, for the count. */
+static __always_inline void reply_outcome(struct packet *packet, const struct reply *reply, bool ipv6)
+{
+	packet->outcome.known_service = 1;
+	packet->outcome.service = SERVICE_KEY(ipv6, reply->backend->service);
+	packet->outcome.backend = reply->value.backend;
+	packet->outcome.to_client = 1;
+	packet->outcome.new_flow = 0;
 }
 
 /* What the client is to see: the VIP's answer. */

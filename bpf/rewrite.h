@@ -115,15 +115,10 @@ static __always_inline bool translate_transport(const struct packet *packet,
 	return true;
 }
 
-/*
- * An ICMP error: the packet that it quotes becomes what its sender had sent, and the error goes to
- * that sender; its own source stays that of the router, or becomes the name that the quoted
- * packet's receiver has for the sender. What the quote's headers change is taken into account in
- * the error's checksum.
- */
-static __always_inline bool translate_error(const struct packet *packet, void *data, void *end,
-					    const struct translation *translation, bool ipv6)
+static __always_inline bool translate_error_family(const struct packet *packet, void *data,
+						   void *end, bool ipv6)
 {
+	const struct translation *translation = &packet->translation;
 	__u16 *icmp = header_at(data, packet->error);
 	void *quote = (void *)icmp + ICMP_HEADER;
 	void *outer = header_at(data, packet->network);
@@ -135,6 +130,8 @@ static __always_inline bool translate_error(const struct packet *packet, void *d
 	__u64 sum = 0, inner = translation->address_sum, total = 0;
 	bool from_quoted;
 
+	/* Else clang makes it anew further down, where the verifier knows of no bounds. */
+	barrier_var(icmp);
 	if (outer + sizeof(struct ipv6hdr) > end || quote + sizeof(struct iphdr) > end ||
 	    (void *)(udp + 1) > end)
 		return false;
@@ -192,6 +189,18 @@ static __always_inline bool translate_error(const struct packet *packet, void *d
 		ip4->check = checksum_adjust(ip4->check, sum);
 	icmp[1] = checksum_adjust(icmp[1], total);
 	return true;
+}
+
+/*
+ * An ICMP error, by packet.translation: the packet that it quotes becomes what its sender had sent, and the error goes to
+ * that sender; its own source stays that of the router, or becomes the name that the quoted
+ * packet's receiver has for the sender. What the quote's headers change is taken into account in
+ * the error's checksum.
+ */
+static __always_inline bool translate_error(const struct packet *packet, void *data, void *end)
+{
+	return packet->ipv6 ? translate_error_family(packet, data, end, true) :
+			      translate_error_family(packet, data, end, false);
 }
 
 #endif

@@ -3,13 +3,11 @@
  * Where XDP cannot reach: handing packets to the kernel's neighbour code, and replies that do not
  * come in by an attached device.
  *
- *  xlb_ingress, on attached devices: sends on what XDP left a note about (see hop.h). On the
- *  devices of Pods, bridges
- *  and tunnels: catches replies before this node takes them for its own, translates them, and sends
- *  them to the client.
- *  xlb_egress, on attached devices: gives replies of this node's own Pods and sockets, whose
- *  client's address was kept
- *  (dnat), the VIP's address as they leave by the kernel's routing.
+ *  xlb_ingress, on attached devices: sends on what XDP left a note about (see hop.h). On the devices
+ *  of Pods, bridges and tunnels: catches replies before this node takes them for its own, translates
+ *  them, and sends them to the client.
+ *  xlb_egress, on attached devices: gives replies of this node's own Pods and sockets, whose client's
+ *  address was kept (dnat), the VIP's address as they leave by the kernel's routing.
  *
  * Packets here may carry half a checksum that the device is to finish, so everything is written by
  * helpers that know.
@@ -42,7 +40,7 @@ __weak __noinline int tc_dissect(struct __sk_buff *skb)
 
 	if (!packet)
 		return VERDICT_PASS;
-	return packet->ipv6 ? dissect(packet, data, end, true) : dissect(packet, data, end, false);
+	return dissect(packet, data, end);
 }
 
 /*
@@ -54,16 +52,12 @@ __weak __noinline int tc_translate_error(struct __sk_buff *skb)
 	struct packet *packet = packet_get();
 	__u32 all = skb->len < OFFSET_MAX ? skb->len : OFFSET_MAX;
 	void *data, *end;
-	bool done;
 
 	if (!packet || bpf_skb_pull_data(skb, all))
 		return -1;
 	data = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;
-	done = packet->ipv6 ?
-		       translate_error(packet, data, end, &packet->translation, true) :
-		       translate_error(packet, data, end, &packet->translation, false);
-	return done ? 0 : -1;
+	return translate_error(packet, data, end) ? 0 : -1;
 }
 
 /* Headers that can be read, and what they say; VERDICT_PASS: nothing for us. */
@@ -84,13 +78,13 @@ static __always_inline enum verdict skb_parse(struct __sk_buff *skb, struct pack
 	if (packet->vlan_tags || (!ipv6 && type != bpf_htons(ETH_P_IP)))
 		return VERDICT_PASS;
 	verdict = ipv6 ? parse(packet, frame, true) : parse(packet, frame, false);
-	if (verdict != VERDICT_UNUSUAL)
-		return verdict;
-	verdict = tc_dissect(skb);
+	if (verdict == VERDICT_UNUSUAL) {
+		verdict = tc_dissect(skb);
+		frame->data = (void *)(long)skb->data;
+		frame->end = (void *)(long)skb->data_end;
+	}
 	if (verdict)
 		return VERDICT_PASS;
-	frame->data = (void *)(long)skb->data;
-	frame->end = (void *)(long)skb->data_end;
 	return frame_find(frame, packet, ipv6) ? VERDICT_NEXT : VERDICT_PASS;
 }
 
@@ -179,17 +173,6 @@ static __always_inline int skb_count(struct packet *packet,
 	return verdict == VERDICT_DROP ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
-static __always_inline void outcome_of_reply(struct packet *packet, const struct reply *reply,
-					     bool ipv6)
-{
-	packet->outcome = (struct outcome){
-		.known_service = 1,
-		.service = SERVICE_KEY(ipv6, reply->backend->service),
-		.backend = reply->value.backend,
-		.to_client = 1,
-	};
-}
-
 /* The device towards the client; the uplink where the kernel does not say. */
 static __always_inline __u32 skb_route(struct __sk_buff *skb, const struct packet *packet,
 				       const struct translation *translation, bool ipv6)
@@ -221,7 +204,7 @@ static __always_inline int skb_restore(struct __sk_buff *skb, struct packet *pac
 	if (!reply_find(packet, frame, ipv6, secret, &reply) || packet->ttl <= 1)
 		return TC_ACT_UNSPEC;
 	packet->now = tick_now();
-	outcome_of_reply(packet, &reply, ipv6);
+	reply_outcome(packet, &reply, ipv6);
 	reply_translation(packet, &reply, ipv6, &translation);
 	flow_touch(&reply.flow, reply.value, FLOW_BY_REPLY, packet, ipv6);
 	ifindex = skb_route(skb, packet, &translation, ipv6);
@@ -248,7 +231,7 @@ static __always_inline int skb_rename(struct __sk_buff *skb, struct packet *pack
 	if (!reply_find(packet, frame, ipv6, secret, &reply) || reply.value.port)
 		return TC_ACT_UNSPEC;
 	packet->now = tick_now();
-	outcome_of_reply(packet, &reply, ipv6);
+	reply_outcome(packet, &reply, ipv6);
 	reply_translation(packet, &reply, ipv6, &translation);
 	flow_touch(&reply.flow, reply.value, FLOW_BY_REPLY, packet, ipv6);
 	if (!skb_translate(skb, packet, &translation, ipv6))

@@ -57,7 +57,7 @@ __weak __noinline int xdp_dissect(struct xdp_md *ctx)
 
 	if (!packet)
 		return VERDICT_PASS;
-	return packet->ipv6 ? dissect(packet, data, end, true) : dissect(packet, data, end, false);
+	return dissect(packet, data, end);
 }
 
 /* Translates an ICMP error by packet.translation. Returns 0, or -1: it is not all there. */
@@ -65,14 +65,10 @@ __weak __noinline int xdp_translate_error(struct xdp_md *ctx)
 {
 	struct packet *packet = packet_get();
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	bool done;
 
 	if (!packet)
 		return -1;
-	done = packet->ipv6 ?
-		       translate_error(packet, data, end, &packet->translation, true) :
-		       translate_error(packet, data, end, &packet->translation, false);
-	return done ? 0 : -1;
+	return translate_error(packet, data, end) ? 0 : -1;
 }
 
 /* Lowers the MSS of a SYN if its service wants it lower. */
@@ -160,8 +156,7 @@ static __always_inline void hop_freshen(struct xdp_md *ctx, struct packet *packe
 /* Whether a client begins anew on the tuple of a flow that is over, or nearly. */
 static __always_inline bool flow_restarts(union xlb_flow_value value, const struct packet *packet)
 {
-	return (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN &&
-	       value.state >= XLB_FLOW_FIN_CLIENT && value.state <= XLB_FLOW_CLOSED;
+	return packet_begins(packet) && value.state >= XLB_FLOW_FIN_CLIENT && value.state <= XLB_FLOW_CLOSED;
 }
 
 /* The backend that the packet's flow began on, if there is such a flow and it still serves. */
@@ -179,7 +174,7 @@ static __always_inline bool course_known(struct packet *packet, const struct ser
 	lines = flow_client_lines(tuple, ipv6, secret);
 	number = flow_search(tuple, lines, ipv6);
 	if (number == FLOW_NOWHERE ||
-	    !flow_at(number / XLB_FLOW_WAYS, number % XLB_FLOW_WAYS, ipv6, &flow))
+	    !flow_at(number, ipv6, &flow))
 		return false;
 	course->value = flow_read(flow.slot, ipv6);
 	if (course->value.state == XLB_FLOW_CLAIMED)
@@ -252,7 +247,7 @@ static __always_inline enum verdict course_find(struct packet *packet,
 	enum verdict verdict;
 
 	if (service->target.stateless && course_ring(packet, service, ipv6, course)) {
-		packet->outcome.new_flow = (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+		packet->outcome.new_flow = packet_begins(packet);
 		return VERDICT_NEXT;
 	}
 	if (course_known(packet, service, secret, ipv6, course))
@@ -303,8 +298,6 @@ static __always_inline enum verdict too_big(struct packet *packet,
 					    const struct xlb_next_hop *next, __u32 added)
 {
 	packet->mtu = next->mtu - added;
-	if (packet->kind >= KIND_LATER_FRAGMENT)
-		return dropped(packet, XLB_DROP_TOO_BIG);
 	return answered(packet, ANSWER_TOO_BIG);
 }
 
@@ -404,10 +397,7 @@ static __always_inline enum verdict restore(struct xdp_md *ctx, struct packet *p
 	if (!reply_find(packet, frame, ipv6, secret, &reply) || packet->ttl <= 1)
 		return VERDICT_PASS;
 	packet->now = tick_now();
-	packet->outcome.known_service = 1;
-	packet->outcome.service = SERVICE_KEY(ipv6, reply.backend->service);
-	packet->outcome.backend = reply.value.backend;
-	packet->outcome.to_client = 1;
+	reply_outcome(packet, &reply, ipv6);
 	reply_translation(packet, &reply, ipv6, &translation);
 	flow_touch(&reply.flow, reply.value, FLOW_BY_REPLY, packet, ipv6);
 	next = neighbour_get(&translation.destination, ipv6, &slot);

@@ -346,6 +346,7 @@ static void load(struct stand *stand)
 	bpf_map__set_max_entries(xlb->maps.filter, XLB_FILTER_BITS / 512);
 	bpf_map__set_max_entries(xlb->maps.backend_tally, config->backends);
 	bpf_map__set_max_entries(xlb->maps.mirrors, libbpf_num_possible_cpus());
+	bpf_map__set_max_entries(xlb->maps.drops, XLB_DROP_REASONS);
 	bpf_map__set_max_entries(xlb->maps.backend_stats, config->backends);
 	bpf_map__set_max_entries(xlb->maps.service_stats, 2 * config->services);
 	bpf_map__set_max_entries(xlb->maps.service_info, 2 * config->services);

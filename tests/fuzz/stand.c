@@ -108,6 +108,7 @@ static void load(struct stand *stand)
 	size(xlb->maps.backends, config->backends);
 	size(xlb->maps.backend_tally, config->backends);
 	size(xlb->maps.mirrors, stand->cpus);
+	size(xlb->maps.drops, XLB_DROP_REASONS);
 	size(xlb->maps.backend_stats, config->backends);
 	size(xlb->maps.rings, config->ring_slots / XLB_RING_LINE);
 	size(xlb->maps.rotation, 2 * config->services);

@@ -5,6 +5,9 @@
 
 #include "datapath_world.h"
 
+#include <signal.h>
+#include <sys/wait.h>
+
 #include <bpf/bpf.h>
 
 #include <xlb/hash.h>
@@ -205,6 +208,37 @@ static inline void assert_sound(struct datapath *dp)
 	assert_int_equal(dp->ids.n, reader->ids.n);
 	assert_int_equal(dp->ids.retired, reader->ids.retired);
 	datapath_close(reader);
+}
+
+/*
+ * kill -9 at any moment: the next writer finds or makes everything sound. `writer` changes things
+ * until it is killed.
+ */
+static inline void assert_survives_kills(void (*writer)(void), unsigned int seed)
+{
+	/* Large enough that little time goes into collecting ids. */
+	struct datapath *dp =
+		make((struct datapath_sizes){ .services = 16, .backends = 4096, .flows = 1024 });
+	int repaired = 0;
+
+	datapath_unlock(dp);
+	srandom(seed);
+	for (int i = 0; i < 150; i++) {
+		pid_t child = fork();
+
+		if (!child)
+			writer();
+		usleep(20000 + random() % 10000);
+		kill(child, SIGKILL);
+		waitpid(child, NULL, 0);
+		repaired += config_of(dp)->generation & 1;
+		ok(datapath_lock(dp, NULL, &err));
+		assert_sound(dp);
+		datapath_unlock(dp);
+	}
+	print_message("%d of 150 were killed in the middle of a change\n", repaired);
+	assert_true(repaired > 10);
+	unmake(dp);
 }
 
 #endif

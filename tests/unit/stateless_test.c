@@ -796,29 +796,8 @@ static void writer(void)
 
 static void killed_at_any_time(void **state)
 {
-	struct datapath *dp =
-		make((struct datapath_sizes){ .services = 16, .backends = 4096, .flows = 1024 });
-	int repaired = 0;
-
 	(void)state;
-	datapath_unlock(dp);
-	srandom(2);
-	for (int i = 0; i < 150; i++) {
-		pid_t child = fork();
-
-		if (!child)
-			writer();
-		usleep(20000 + random() % 10000);
-		kill(child, SIGKILL);
-		waitpid(child, NULL, 0);
-		repaired += config_of(dp)->generation & 1;
-		ok(datapath_lock(dp, NULL, &err));
-		assert_sound(dp);
-		datapath_unlock(dp);
-	}
-	print_message("%d of 150 were killed in the middle of a change\n", repaired);
-	assert_true(repaired > 10);
-	unmake(dp);
+	assert_survives_kills(writer, 2);
 }
 
 int main(void)
