@@ -70,13 +70,27 @@ static __always_inline long hop_ask(void *ctx, struct bpf_fib_lookup *fib,
 	return bpf_fib_lookup(ctx, fib, sizeof(*fib), 0);
 }
 
+/* bpf_fib_lookup tells the MTU of the way (5.12). Set by lbctl. */
+__weak const volatile bool has_fib_mtu = true;
+
+/* How much fits, by the kernel's routes; where it does not tell, by the device. */
+static __always_inline __u16 fib_mtu(const struct bpf_fib_lookup *fib)
+{
+	struct xlb_device *device;
+
+	if (has_fib_mtu)
+		return fib->mtu_result;
+	device = bpf_map_lookup_elem(&devices, &fib->ifindex);
+	return device && device->mtu < 1 << 16 ? device->mtu : 0;
+}
+
 /* How much fits on the way, by the kernel's routes and by what routers said to us. */
 static __always_inline __u16 hop_mtu(const struct bpf_fib_lookup *fib,
 				     const struct translation *translation, __u32 now, bool ipv6)
 {
 	struct xlb_address address;
 	struct xlb_path *path;
-	__u16 mtu = fib->mtu_result;
+	__u16 mtu = fib_mtu(fib);
 
 	address_map(&address, &translation->destination, ipv6);
 	path = bpf_map_lookup_elem(&paths, &address);

@@ -592,7 +592,11 @@ enum xlb_device_flags {
 struct xlb_device {
 	__u32 flags;	/* enum xlb_device_flags */
 	__u32 mode;	/* enum xlb_attach_mode */
+	/* 0: not known. Read where bpf_fib_lookup tells no MTU (before Linux 5.12) */
+	__u32 mtu;
+	__u32 pad;
 };
+_Static_assert(sizeof(struct xlb_device) == 16, "ABI");
 
 enum xlb_attach_mode {
 	XLB_ATTACH_NONE = 0,

@@ -86,6 +86,25 @@ def test_a_second_device_later(world):
     assert len(world.json("services", "list")) == 1
 
 
+def mtus(world):
+    """By device, as the packet path is told them."""
+    entries = json.loads(world.run("bpftool", "-j", "map", "dump", "pinned", f"{PIN_DIR}/devices"))
+    names = {each["ifindex"]: each["ifname"] for each in json.loads(world.run("ip", "-j", "link"))}
+    return {names[entry["formatted"]["key"]]: entry["formatted"]["value"]["mtu"] for entry in entries}
+
+
+def test_mtu_of_devices(world):
+    """For kernels whose routes do not tell it: as it is when attached, and when anything is looked up again."""
+    world.run("ip", "link", "set", "veth1", "mtu", "1400")
+    attach(world, "veth0")
+    world.ok("services", "add", "192.0.2.10:80/tcp")
+    world.ok("backends", "add", "192.0.2.10:80/tcp", "203.0.113.5:80")  # behind veth1
+    assert mtus(world) == {"veth0": 1500, "veth1": 1400}
+    world.run("ip", "link", "set", "veth0", "mtu", "1300")
+    attach(world, "veth0")
+    assert mtus(world) == {"veth0": 1300, "veth1": 1400}
+
+
 def test_unknown_device(world):
     assert world.fails("attach", "eth9") == "eth9: no such device"
     assert world.fails("attach", "veth0", "eth9", "veth1") == "eth9: no such device"

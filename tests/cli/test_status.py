@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0
 """status, and what of output depends on the terminal."""
 import os
+import platform
 import pty
 import re
 import subprocess
 
 from cli_world import LBCTL, PIN_DIR, ROOT
 
+# What kernels have since when, of all that xlb can do without.
+SINCE = {"atomic exchange": (5, 12), "bpf_check_mtu": (5, 12), "bpf_xdp_get_buff_len": (5, 18),
+         "bpf_map_lookup_percpu_elem": (5, 19)}
+
 
 def test_status_json(attached):
     status = attached.json("status")
     assert list(status) == ["version", "abi", "attached", "pin_dir", "program", "counters",
                             "nat_ports", "seed", "services", "backends", "devices", "maps", "drops",
-                            "warnings"]
+                            "warnings", "lacks"]
     assert status["version"] == (ROOT / "VERSION").read_text(encoding="ascii").strip()
     assert status["attached"] is True and status["pin_dir"] == PIN_DIR
     assert (status["services"], status["backends"]) == (3, 3)
@@ -43,6 +48,31 @@ def test_warnings(attached):
     """Whatever --help of the kernel is missing here, text and JSON say the same."""
     text, status = attached.ok("status"), attached.json("status")
     assert re.findall(r"^warning: (.*)$", text, re.M) == status["warnings"]
+
+
+def test_what_the_kernel_lacks(attached):
+    """By its version; text and JSON say the same, each with what it costs."""
+    running = tuple(map(int, platform.release().split(".")[:2]))
+    status = attached.json("status")
+    wanted = [name for name, since in SINCE.items() if running < since]
+    if any(device["how"] == "direct" for device in status["devices"]):
+        wanted.append("libxdp dispatcher")
+    assert [lack["feature"] for lack in status["lacks"]] == wanted
+    since = {lack["feature"]: lack["since"] for lack in status["lacks"]}
+    assert all(since[name] == ".".join(map(str, SINCE[name])) for name in wanted if name in SINCE)
+    lines = re.findall(r"^this kernel: no (.*)$", attached.ok("status"), re.M)
+    assert lines == [f"{lack['feature']}" + (f" (Linux {lack['since']})" if lack["since"] else "")
+                     + f": {lack['cost']}" for lack in status["lacks"]]
+
+
+def test_chain(attached):
+    """Alone on the device: one program, ours."""
+    (device,) = [each for each in attached.json("status")["devices"] if each["device"] == "veth0"]
+    (ours,) = device["chain"]
+    assert (ours["name"], ours["id"], ours["ours"]) == ("xlb", device["program"], True)
+    shown = attached.run("bpftool", "prog", "show", "id", str(ours["id"]))
+    assert f"tag {ours['tag']} " in shown
+    assert ours["priority"] == (50 if device["how"] == "dispatcher" else None)
 
 
 def test_nothing_attached(world):

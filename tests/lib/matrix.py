@@ -14,7 +14,7 @@ import time
 
 TOP = pathlib.Path(__file__).resolve().parent.parent.parent
 KERNELS = ["5.10", "6.1", "6.12", "7.2"]
-TESTS = ["unit/attach_test", "unit/datapath_test", "cli/test_attach.py", "api/test_file.py", "packet", "net"]
+TESTS = ["unit/attach_test", "unit/datapath_test", "cli/test_attach.py", "cli/test_status.py", "api/test_file.py", "packet", "net"]
 SHARES = 8
 LANES = 2       # virtual machines at a time; one CPU each, which is faster under emulation than two
 LIMIT_S = 3000  # for one kernel

@@ -17,6 +17,8 @@ struct status {
 	size_t n_uses;
 	char **warnings;
 	size_t n_warnings;
+	struct kernel_lack lacks[KERNEL_LACKS_MAX];
+	size_t n_lacks;
 	uint64_t drops[XLB_DROP_REASONS];
 	size_t services, backends;
 };
@@ -53,6 +55,7 @@ static int status_read(struct datapath *dp, struct status *status)
 			return fail("the counters of drops cannot be read");
 	if (datapath_warnings(dp, &status->warnings, &status->n_warnings) < 0)
 		return fail("out of memory");
+	status->n_lacks = datapath_kernel_lacks(dp, status->lacks);
 	count_model(datapath_model(dp), status);
 	return STATUS_OK;
 }
@@ -99,6 +102,39 @@ static int print_devices(const struct status *status)
 		else
 			table_cell(table, "-");
 	}
+	return table_print(table);
+}
+
+/* Who runs on the devices that several programs can share, first to last. */
+static int print_chains(const struct status *status)
+{
+	static const struct column columns[] = {
+		{ "DEVICE", false }, { "ORDER", true },	   { "PRIORITY", true }, { "ID", true },
+		{ "TAG", false },    { "PROGRAM", false }, { NULL, false },
+	};
+	_cleanup_(table_free_pointer) struct table *table = table_new(columns);
+	bool any = false;
+
+	if (!table)
+		return fail("out of memory");
+	for (size_t i = 0; i < status->n_devices; i++) {
+		const struct device_status *device = &status->devices[i];
+
+		for (size_t n = 0; device->dispatcher && n < device->n_chain; n++) {
+			const struct chain_member *member = &device->chain[n];
+
+			table_cell(table, "%s", device->name);
+			table_cell(table, "%zu", n + 1);
+			table_cell(table, "%u", member->priority);
+			table_cell(table, "%u", member->id);
+			table_cell(table, "%s", member->tag);
+			table_cell(table, "%s", *member->name ? member->name : "-");
+			any = true;
+		}
+	}
+	if (!any)
+		return STATUS_OK;
+	putchar('\n');
 	return table_print(table);
 }
 
@@ -171,6 +207,19 @@ static void print_head(const struct status *status)
 	printf("%-10s %zu, with %zu backends\n\n", "services", status->services, status->backends);
 }
 
+static void print_lacks(const struct status *status)
+{
+	if (status->n_lacks)
+		putchar('\n');
+	for (size_t i = 0; i < status->n_lacks; i++) {
+		const struct kernel_lack *lack = &status->lacks[i];
+
+		printf("this kernel: no %s%s%s%s: %s\n", lack->feature,
+		       lack->since ? " (Linux " : "", lack->since ? lack->since : "",
+		       lack->since ? ")" : "", lack->cost);
+	}
+}
+
 static void print_warnings(const struct status *status)
 {
 	const char *start = colour_wanted() ? "\033[33m" : "", *end = *start ? "\033[0m" : "";
@@ -186,13 +235,30 @@ static int print_text(const struct status *status)
 	print_head(status);
 	if (!status->n_devices)
 		puts("no device is attached");
-	else if (print_devices(status) != STATUS_OK)
+	else if (print_devices(status) != STATUS_OK || print_chains(status) != STATUS_OK)
 		return STATUS_FAILED;
 	putchar('\n');
 	if (print_uses(status) != STATUS_OK || print_drops(status) != STATUS_OK)
 		return STATUS_FAILED;
+	print_lacks(status);
 	print_warnings(status);
 	return STATUS_OK;
+}
+
+static json_t *chain_json(const struct device_status *device)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; i < device->n_chain; i++) {
+		const struct chain_member *member = &device->chain[i];
+		json_t *priority = member->priority ? json_integer(member->priority) : json_null();
+
+		json_array_append_new(array,
+				      json_pack("{s:s, s:I, s:s, s:o, s:b}", "name", member->name,
+						"id", (json_int_t)member->id, "tag", member->tag,
+						"priority", priority, "ours", (int)member->ours));
+	}
+	return array;
 }
 
 static json_t *devices_json(const struct status *status)
@@ -203,10 +269,11 @@ static json_t *devices_json(const struct status *status)
 		const struct device_status *device = &status->devices[i];
 
 		json_array_append_new(array,
-				      json_pack("{s:s, s:i, s:s, s:s, s:I}", "device", device->name,
-						"ifindex", (int)device->ifindex, "mode",
-						mode_of(device), "how", way_of(device), "program",
-						(json_int_t)device->program_id));
+				      json_pack("{s:s, s:i, s:s, s:s, s:I, s:o}", "device",
+						device->name, "ifindex", (int)device->ifindex,
+						"mode", mode_of(device), "how", way_of(device),
+						"program", (json_int_t)device->program_id, "chain",
+						chain_json(device)));
 	}
 	return array;
 }
@@ -245,13 +312,25 @@ static json_t *warnings_json(const struct status *status)
 	return array;
 }
 
+static json_t *lacks_json(const struct status *status)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; i < status->n_lacks; i++)
+		json_array_append_new(array, json_pack("{s:s, s:s?, s:s}", "feature",
+						       status->lacks[i].feature, "since",
+						       status->lacks[i].since, "cost",
+						       status->lacks[i].cost));
+	return array;
+}
+
 static json_t *status_json(const struct status *status)
 {
 	const struct datapath_info *info = &status->info;
 
 	/* clang-format off */
 	return json_pack("{s:s, s:I, s:b, s:s, s:{s:I, s:s}, s:o, s:[I, I], s:I, s:I, s:I, "
-			 "s:o, s:o, s:o, s:o}",
+			 "s:o, s:o, s:o, s:o, s:o}",
 			 "version", XLB_VERSION,
 			 "abi", (json_int_t)info->config.abi_version,
 			 "attached", status->n_devices > 0,
@@ -267,7 +346,8 @@ static json_t *status_json(const struct status *status)
 			 "devices", devices_json(status),
 			 "maps", uses_json(status),
 			 "drops", drops_json(status),
-			 "warnings", warnings_json(status));
+			 "warnings", warnings_json(status),
+			 "lacks", lacks_json(status));
 	/* clang-format on */
 }
 

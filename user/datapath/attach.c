@@ -64,17 +64,6 @@ static struct xdp_program *multiprog_find(const struct datapath *dp,
 	return NULL;
 }
 
-static void program_name(uint32_t id, char name[16])
-{
-	_cleanup_(close_fd) int fd = bpf_prog_get_fd_by_id(id);
-	struct bpf_prog_info info = {};
-	uint32_t size = sizeof(info);
-
-	if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &size))
-		info.name[0] = '\0';
-	snprintf(name, 16, "%s", info.name);
-}
-
 int xdp_look(struct datapath *dp, uint32_t ifindex, struct xdp_state *ret_state)
 {
 	LIBBPF_OPTS(bpf_xdp_query_opts, query);
@@ -89,12 +78,16 @@ int xdp_look(struct datapath *dp, uint32_t ifindex, struct xdp_state *ret_state)
 	state.program_id = query.drv_prog_id ? query.drv_prog_id :
 			   query.skb_prog_id ? query.skb_prog_id :
 					       query.prog_id;
+	state.attached_id = state.program_id;
 	if (!state.program_id) {
 		state.owner = XDP_NOBODY;
 	} else if (program_ours(dp, state.program_id)) {
 		state.owner = XDP_OURS;
 	} else {
-		program_name(state.program_id, state.name);
+		struct chain_member program = {};
+
+		program_describe(dp, state.program_id, &program);
+		memcpy(state.name, program.name, sizeof(state.name));
 		state.owner = XDP_FOREIGN;
 	}
 	if (state.owner == XDP_FOREIGN && !strcmp(state.name, DISPATCHER_NAME)) {
@@ -122,22 +115,9 @@ void xdp_forget(uint32_t ifindex)
  * that know of it only. To others they would not hand larger packets that the kernel put together
  * (GSO), which XDP cannot forward.
  */
-static bool device_is_jumbo(uint32_t ifindex)
+static bool device_is_jumbo(struct datapath *dp, uint32_t ifindex)
 {
-	char name[IF_NAMESIZE], path[64 + IF_NAMESIZE];
-	unsigned int mtu = 0;
-	FILE *file;
-
-	if (!if_indextoname(ifindex, name))
-		return false;
-	snprintf(path, sizeof(path), "/sys/class/net/%s/mtu", name);
-	file = fopen(path, "re");
-	if (!file)
-		return false;
-	if (fscanf(file, "%u", &mtu) != 1)
-		mtu = 0;
-	fclose(file);
-	return mtu > JUMBO_MTU;
+	return netlink_device_mtu(dp, ifindex) > JUMBO_MTU;
 }
 
 /*
@@ -151,7 +131,7 @@ static int attach_dispatcher(struct datapath *dp, uint32_t ifindex, bool native,
 	_cleanup_(program_close) struct xdp_program *program = NULL;
 	_cleanup_(dispatcher_withdraw) struct dispatcher_folder folder = {};
 	DECLARE_LIBXDP_OPTS(xdp_program_opts, options, .prog_name = "xlb");
-	int r = load_for_dispatcher(dp, device_is_jumbo(ifindex), &object, err);
+	int r = load_for_dispatcher(dp, device_is_jumbo(dp, ifindex), &object, err);
 
 	if (r)
 		return r;
@@ -283,6 +263,7 @@ static int attach_record(struct datapath *dp, uint32_t ifindex, bool native, str
 
 	device->entry.flags |= XLB_DEVICE_XDP | (native ? XLB_DEVICE_REDIRECT : 0);
 	device->entry.mode = native ? XLB_ATTACH_NATIVE : XLB_ATTACH_GENERIC;
+	device->entry.mtu = netlink_device_mtu(dp, ifindex);
 	uplink_choose(dp);
 	return device_save(dp, device, err);
 }

@@ -100,6 +100,16 @@ const char *drop_name(enum xlb_drop reason);
 /* Devices. */
 enum attach_mode { ATTACH_AUTO, ATTACH_NATIVE, ATTACH_GENERIC };
 
+/* An XDP program on a device. */
+struct chain_member {
+	uint32_t id;
+	uint32_t priority;	/* in libxdp's dispatcher; 0: not known, or attached alone */
+	char name[16];
+	char tag[17];
+	bool ours;
+};
+#define CHAIN_MAX 10		/* MAX_DISPATCHER_ACTIONS */
+
 struct device_status {
 	char name[16];
 	uint32_t ifindex;
@@ -107,6 +117,9 @@ struct device_status {
 	bool native;
 	bool dispatcher;	/* through libxdp's dispatcher, beside other programs */
 	uint32_t program_id;
+	/* what runs on it, ours and others', in that order */
+	struct chain_member chain[CHAIN_MAX];
+	size_t n_chain;
 };
 
 /*
@@ -145,6 +158,15 @@ struct datapath_info {
 	char iterator_missing[128];	/* why not */
 };
 int datapath_info(struct datapath *dp, struct datapath_info *ret_info, struct error *err);
+/* What the running kernel lacks, since when others have it (NULL: it depends), and the cost. */
+struct kernel_lack {
+	const char *feature;
+	const char *since;
+	const char *cost;
+};
+#define KERNEL_LACKS_MAX 8
+size_t datapath_kernel_lacks(struct datapath *dp, struct kernel_lack ret_lacks[KERNEL_LACKS_MAX]);
+
 /*
  * Warnings for `status`: forwarding off, generic mode, offload pitfalls, ... One line each; caller
  * frees the array and its strings.

@@ -156,6 +156,7 @@ static int device_arm(struct datapath *dp, struct device *device, struct error *
 	if (r)
 		return r;
 	device->entry.flags |= XLB_DEVICE_TC | (qdisc_made ? XLB_DEVICE_QDISC : 0);
+	device->entry.mtu = netlink_device_mtu(dp, device->ifindex);
 	return device_save(dp, device, err);
 }
 
@@ -203,10 +204,15 @@ void devices_tidy(struct datapath *dp)
 /* What is known of a device, against what is so. */
 static int device_mend(struct datapath *dp, struct device *device, struct error *err)
 {
+	uint32_t mtu = netlink_device_mtu(dp, device->ifindex);
 	struct xdp_state xdp;
 	int r = 0;
 
-	if (device->entry.flags & XLB_DEVICE_XDP && !xdp_look(dp, device->ifindex, &xdp) &&
+	if (mtu && mtu != device->entry.mtu) {
+		device->entry.mtu = mtu;
+		r = device_save(dp, device, err);
+	}
+	if (!r && device->entry.flags & XLB_DEVICE_XDP && !xdp_look(dp, device->ifindex, &xdp) &&
 	    xdp.owner != XDP_OURS) {
 		device->entry.flags &= ~(XLB_DEVICE_XDP | XLB_DEVICE_REDIRECT);
 		device->entry.mode = XLB_ATTACH_NONE;

@@ -9,7 +9,6 @@
  * written to one, for as long as libxdp may look for it. Who has set that variable has decided
  * otherwise. Where no file can be written, libxdp takes its own.
  */
-#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
@@ -18,6 +17,7 @@
 #include <unistd.h>
 
 #include <bpf/bpf.h>
+#include <xdp/prog_dispatcher.h>
 
 #include "datapath/internal.h"
 
@@ -26,43 +26,89 @@
 #define VARIABLE "LIBXDP_OBJECT_PATH"
 #define FILE_NAME "xdp-dispatcher.o"
 
-static void close_folder(DIR **folder)
+/* Bytes of a program's tag as text. */
+static void tag_format(const __u8 tag[BPF_TAG_SIZE], char text[2 * BPF_TAG_SIZE + 1])
 {
-	if (*folder)
-		closedir(*folder);
+	for (size_t i = 0; i < BPF_TAG_SIZE; i++)
+		sprintf(text + 2 * i, "%02x", tag[i]);
 }
 
-/* The id of a pinned program; 0: it is none. */
-static uint32_t pinned_id(const char *path)
+static bool describe(const struct datapath *dp, int fd, struct chain_member *ret_member)
 {
-	_cleanup_(close_fd) int fd = bpf_obj_get(path);
 	struct bpf_prog_info info = {};
 	uint32_t size = sizeof(info);
 
-	return fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &size) ? 0 : info.id;
+	if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &size))
+		return false;
+	*ret_member = (struct chain_member){ .id = info.id, .ours = program_ours(dp, info.id) };
+	snprintf(ret_member->name, sizeof(ret_member->name), "%s", info.name);
+	tag_format(info.tag, ret_member->tag);
+	return true;
+}
+
+bool program_describe(const struct datapath *dp, uint32_t id, struct chain_member *ret_member)
+{
+	_cleanup_(close_fd) int fd = bpf_prog_get_fd_by_id(id);
+
+	return describe(dp, fd, ret_member);
+}
+
+/* What a dispatcher was made with: the constants of the program, in its one map. */
+static bool dispatcher_config(uint32_t id, struct xdp_dispatcher_config *ret_config)
+{
+	_cleanup_(close_fd) int fd = bpf_prog_get_fd_by_id(id);
+	_cleanup_(close_fd) int map = -1;
+	uint32_t map_id = 0, zero = 0;
+	struct bpf_prog_info program = { .nr_map_ids = 1, .map_ids = (uintptr_t)&map_id };
+	struct xdp_dispatcher_config config;
+	uint32_t size = sizeof(program);
+	struct bpf_map_info info = {};
+
+	if (fd < 0 || bpf_obj_get_info_by_fd(fd, &program, &size))
+		return false;
+	map = map_id ? bpf_map_get_fd_by_id(map_id) : -1;
+	size = sizeof(info);
+	if (map < 0 || bpf_obj_get_info_by_fd(map, &info, &size) ||
+	    info.value_size != sizeof(config) || bpf_map_lookup_elem(map, &zero, &config))
+		return false;
+	if (config.magic != XDP_DISPATCHER_MAGIC ||
+	    config.dispatcher_version != XDP_DISPATCHER_VERSION)
+		return false;
+	*ret_config = config;
+	return true;
+}
+
+size_t dispatcher_chain(const struct datapath *dp, uint32_t ifindex, uint32_t dispatcher_id,
+			struct chain_member ret_chain[CHAIN_MAX])
+{
+	const char *bpffs = secure_getenv("LIBXDP_BPFFS");
+	struct xdp_dispatcher_config config = {};
+	size_t n = 0;
+
+	_Static_assert(CHAIN_MAX == MAX_DISPATCHER_ACTIONS, "room for all");
+	dispatcher_config(dispatcher_id, &config);
+	for (unsigned int i = 0; i < CHAIN_MAX; i++) {
+		_cleanup_(close_fd) int fd = -1;
+		char path[PATH_MAX];
+
+		snprintf(path, sizeof(path), "%s/xdp/dispatch-%u-%u/prog%u-prog",
+			 bpffs ? bpffs : "/sys/fs/bpf", ifindex, dispatcher_id, i);
+		fd = bpf_obj_get(path);
+		if (!describe(dp, fd, &ret_chain[n]))
+			continue;
+		ret_chain[n++].priority = config.run_prios[i];
+	}
+	return n;
 }
 
 uint32_t dispatcher_member(const struct datapath *dp, uint32_t ifindex, uint32_t dispatcher_id)
 {
-	const char *bpffs = secure_getenv("LIBXDP_BPFFS");
-	_cleanup_(close_folder) DIR *folder = NULL;
-	const struct dirent *entry;
-	char path[PATH_MAX];
-	int length;
+	struct chain_member chain[CHAIN_MAX];
+	size_t n = dispatcher_chain(dp, ifindex, dispatcher_id, chain);
 
-	length = snprintf(path, sizeof(path), "%s/xdp/dispatch-%u-%u/",
-			  bpffs ? bpffs : "/sys/fs/bpf", ifindex, dispatcher_id);
-	folder = opendir(path);
-	while (folder && (entry = readdir(folder))) {
-		uint32_t id;
-
-		if (!strstr(entry->d_name, "-prog"))
-			continue;
-		snprintf(path + length, sizeof(path) - length, "%s", entry->d_name);
-		id = pinned_id(path);
-		if (id && program_ours(dp, id))
-			return id;
-	}
+	for (size_t i = 0; i < n; i++)
+		if (chain[i].ours)
+			return chain[i].id;
 	return 0;
 }
 

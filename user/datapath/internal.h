@@ -310,6 +310,13 @@ bool kernel_has_atomics(void);
 /* A copy of a BPF object, to be freed; NULL: out of memory. */
 void *object_for_old_kernels(const void *object, size_t size);
 
+/* kernel.c: what it has. */
+/* bpf_fib_lookup tells MTUs: came with bpf_check_mtu. */
+bool kernel_has_fib_mtu(void);
+bool kernel_has_buff_len(void);
+/* Look-ups of another CPU's element, and timers, which are older. */
+bool kernel_has_mirror(void);
+
 /* load.c: from the object inside this binary to the kernel. */
 struct bpf_object;
 int load_and_pin(const struct xlb_config *config, const char *dir, struct error *err);
@@ -331,6 +338,8 @@ int netlink_ask_route(struct datapath *dp, const struct xlb_address *destination
 int netlink_each_address(struct datapath *dp, uint32_t ifindex,
 			 void (*each)(const struct endpoint *address, uint32_t ifindex, void *data),
 			 void *data, struct error *err);
+/* 0: it cannot be told. */
+uint32_t netlink_device_mtu(struct datapath *dp, uint32_t ifindex);
 /* Whether anybody has a filter on a clsact hook of the device. */
 int netlink_filters_any(struct datapath *dp, uint32_t ifindex, bool *ret_any);
 void netlink_close(struct datapath *dp);
@@ -386,6 +395,7 @@ struct xdp_state {
 	enum xdp_owner owner;
 	bool native;
 	bool dispatcher;	/* ours is one of a dispatcher's programs */
+	uint32_t attached_id;	/* of what the kernel runs: the dispatcher, or the program */
 	uint32_t program_id;	/* of ours, or of the one in the way */
 	char name[16];		/* of the one in the way */
 };
@@ -396,6 +406,11 @@ void xdp_forget(uint32_t ifindex);
 
 /* dispatcher.c: the id of our program among those of a dispatcher; 0: it is not there. */
 uint32_t dispatcher_member(const struct datapath *dp, uint32_t ifindex, uint32_t dispatcher_id);
+/* Its programs in the order in which they run; returns how many. */
+size_t dispatcher_chain(const struct datapath *dp, uint32_t ifindex, uint32_t dispatcher_id,
+			struct chain_member ret_chain[CHAIN_MAX]);
+/* What the kernel knows of a loaded program; false: it is no more. */
+bool program_describe(const struct datapath *dp, uint32_t id, struct chain_member *ret_member);
 
 /* Between these two, libxdp finds our dispatcher. */
 struct dispatcher_folder {

@@ -67,11 +67,9 @@ static struct xlb_bpf *skeleton_open(const struct xlb_config *config)
 		return NULL;
 	memcpy((void *)&skeleton->rodata->cfg, config, sizeof(*config));
 	skeleton->rodata->cpus = libbpf_num_possible_cpus();
-	skeleton->rodata->has_buff_len =
-		libbpf_probe_bpf_helper(BPF_PROG_TYPE_XDP, BPF_FUNC_xdp_get_buff_len, NULL) == 1;
-	skeleton->rodata->has_mirror =
-		libbpf_probe_bpf_helper(BPF_PROG_TYPE_XDP, BPF_FUNC_map_lookup_percpu_elem,
-					NULL) == 1;
+	skeleton->rodata->has_buff_len = kernel_has_buff_len();
+	skeleton->rodata->has_fib_mtu = kernel_has_fib_mtu();
+	skeleton->rodata->has_mirror = kernel_has_mirror();
 	for (int id = 0; id < MAPS; id++)
 		bpf_map__set_max_entries(skeleton_map(skeleton, id), map_entries(config, id));
 	return skeleton;

@@ -221,6 +221,37 @@ int netlink_each_address(struct datapath *dp, uint32_t ifindex,
 	return 0;
 }
 
+static int mtu_parse(const struct nlmsghdr *header, void *data)
+{
+	const struct nlattr *attribute;
+	uint32_t *mtu = data;
+
+	if (header->nlmsg_type != RTM_NEWLINK)
+		return MNL_CB_OK;
+	mnl_attr_for_each(attribute, header, sizeof(struct ifinfomsg))
+		if (mnl_attr_get_type(attribute) == IFLA_MTU &&
+		    mnl_attr_get_payload_len(attribute) == sizeof(uint32_t))
+			*mtu = mnl_attr_get_u32(attribute);
+	return MNL_CB_OK;
+}
+
+uint32_t netlink_device_mtu(struct datapath *dp, uint32_t ifindex)
+{
+	char buffer[256];
+	struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
+	struct ifinfomsg *message;
+	uint32_t mtu = 0;
+
+	if (netlink_open(dp, NULL))
+		return 0;
+	request->nlmsg_type = RTM_GETLINK;
+	request->nlmsg_flags = NLM_F_REQUEST;
+	message = mnl_nlmsg_put_extra_header(request, sizeof(*message));
+	message->ifi_family = AF_UNSPEC;
+	message->ifi_index = ifindex;
+	return netlink_ask(dp, request, mtu_parse, &mtu) ? 0 : mtu;
+}
+
 static int filter_seen(const struct nlmsghdr *header, void *data)
 {
 	bool *any = data;

@@ -45,6 +45,10 @@ static int device_report(struct datapath *dp, const struct device *device,
 	if (!if_indextoname(device->ifindex, status.name))
 		return -ENODEV;
 	if (!xdp_look(dp, device->ifindex, &xdp) && xdp.owner == XDP_OURS) {
+		status.n_chain = xdp.dispatcher ?
+					 dispatcher_chain(dp, device->ifindex, xdp.attached_id,
+							  status.chain) :
+					 program_describe(dp, xdp.program_id, status.chain);
 		status.xdp = true;
 		status.native = xdp.native;
 		status.dispatcher = xdp.dispatcher;

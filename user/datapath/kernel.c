@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What the running kernel lacks, and what that costs: found out by trying, as load.c does when it
+ * chooses another way. Documentation/kernels.md has the same as a table.
+ */
+#include <string.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <linux/bpf.h>
+
+#include "datapath/internal.h"
+
+static bool has_helper(enum bpf_func_id helper)
+{
+	return libbpf_probe_bpf_helper(BPF_PROG_TYPE_XDP, helper, NULL) == 1;
+}
+
+bool kernel_has_fib_mtu(void)
+{
+	return has_helper(BPF_FUNC_check_mtu);
+}
+
+bool kernel_has_buff_len(void)
+{
+	return has_helper(BPF_FUNC_xdp_get_buff_len);
+}
+
+bool kernel_has_mirror(void)
+{
+	return has_helper(BPF_FUNC_map_lookup_percpu_elem);
+}
+
+/* Whether programs may be tried at all: if not, everything would seem to be missing. */
+static bool may_try(void)
+{
+	const struct bpf_insn program[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = XDP_PASS },
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+	_cleanup_(close_fd) int fd = bpf_prog_load(BPF_PROG_TYPE_XDP, "xlb_probe", "GPL", program,
+						   sizeof(program) / sizeof(*program), NULL);
+
+	return fd >= 0;
+}
+
+static const struct {
+	bool (*has)(void);
+	struct kernel_lack lack;
+} features[] = {
+	{ kernel_has_atomics,
+	  { "atomic exchange", "5.12",
+	    "where flows begin and change, CPUs take turns at one lock" } },
+	{ kernel_has_fib_mtu,
+	  { "bpf_check_mtu", "5.12",
+	    "device MTU is used; a smaller one of a route is learned from ICMP only" } },
+	{ kernel_has_buff_len,
+	  { "bpf_xdp_get_buff_len", "5.18",
+	    "no frames in several buffers: an MTU above a page takes generic mode" } },
+	{ kernel_has_mirror,
+	  { "bpf_map_lookup_percpu_elem", "5.19",
+	    "the counters for bpftool cost every packet to a backend a look-up" } },
+};
+
+/* Attached natively or not: libxdp would have made us one of a dispatcher's programs if it could. */
+static bool attached_alone(struct datapath *dp)
+{
+	for (size_t i = 0; i < dp->n_devices; i++) {
+		struct xdp_state xdp;
+
+		if (dp->devices[i].entry.flags & XLB_DEVICE_XDP &&
+		    !xdp_look(dp, dp->devices[i].ifindex, &xdp) && xdp.owner == XDP_OURS &&
+		    !xdp.dispatcher)
+			return true;
+	}
+	return false;
+}
+
+size_t datapath_kernel_lacks(struct datapath *dp, struct kernel_lack ret_lacks[KERNEL_LACKS_MAX])
+{
+	size_t n = 0;
+
+	_Static_assert(sizeof(features) / sizeof(*features) < KERNEL_LACKS_MAX, "room for all");
+	if (!may_try())
+		return 0;
+	for (size_t i = 0; i < sizeof(features) / sizeof(*features); i++)
+		if (!features[i].has())
+			ret_lacks[n++] = features[i].lack;
+	if (attached_alone(dp))
+		ret_lacks[n++] = (struct kernel_lack){
+			"libxdp dispatcher", NULL,
+			"attached alone; other XDP programs cannot share the device"
+		};
+	return n;
+}
