@@ -2,41 +2,21 @@
 """Real connections to backends that own the VIP and answer the client themselves, and what is hard for them: sizes, fragments,
 narrow links, changes of the set."""
 
-import itertools
 import json
 
 import features
 import pytest
-from conftest import TRAFFIC, VIPS, text
-from world import NODE, TOP, Failed, lbctl, lbctl_json, wait_for
+from conftest import VIPS, text
+from direct import DIRECT, PORT, TRANSLATED, no_rp_filter, own_vips, serve
+from world import NODE, Failed, lbctl, lbctl_json
 
-DECAP_OBJECT = TOP / "build/tests/lib/decap.bpf.o"
-PORT = 8080     # direct return keeps the port
-MODES = [("l2", 4, 4), ("l2", 6, 6), *itertools.product(("ipip", "gue"), (4, 6), (4, 6))]
 MEGABYTES_10 = 10_000_000
-
-
-def own_vips(place):
-    """The backend answers for the VIPs, and takes packets for them out of tunnels."""
-    place.host.run("ip", "-force", "link", "set", "eth0", "xdpdrv", "obj", DECAP_OBJECT, "sec", "xdp")
-    for family, vip in VIPS.items():
-        place.host.address("lo", f"{vip}/{32 if family == 4 else 128}")
-    place.host.sh("for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 >$f; done")
-    return place
-
-
-def serve(net, places, inner, outer, protocol="tcp", **options):
-    key = net.vip(inner, PORT, protocol)
-    lbctl("services", "add", key, *[f"--{name.replace('_', '-')}={value}" for name, value in options.items()])
-    for place in places:
-        lbctl("backends", "add", key, text(place.addresses[outer], PORT))
-    return key
 
 
 @pytest.fixture(name="direct")
 def make_direct(net):
     """Backends behind devices of their own, with the node's kernel as their way back to the client."""
-    NODE.sh("for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 >$f; done")
+    no_rp_filter(NODE)
     made = []
 
     def make(count=1, attached=True):
@@ -48,7 +28,7 @@ def make_direct(net):
     return make
 
 
-@pytest.mark.parametrize("forward,inner,outer", MODES)
+@pytest.mark.parametrize("forward,inner,outer", DIRECT)
 @pytest.mark.parametrize("attached", (True, False), ids=("redirected", "by the kernel"))
 def test_ten_megabytes_each_way(net, direct, forward, inner, outer, attached):
     """Full segments do not fit into a tunnel: the client learns the MTU from xlb, and goes on."""
@@ -59,7 +39,7 @@ def test_ten_megabytes_each_way(net, direct, forward, inner, outer, attached):
     assert answer["client"].removeprefix("::ffff:") == ("192.0.2.100" if inner == 4 else "2001:db8:c::100")
 
 
-@pytest.mark.parametrize("forward,inner,outer", MODES)
+@pytest.mark.parametrize("forward,inner,outer", DIRECT)
 def test_datagrams(net, direct, forward, inner, outer):
     (place,) = direct()
     key = serve(net, [place], inner, outer, "udp", forward=forward)
@@ -149,7 +129,7 @@ for _ in range(3):
 """
 
 
-@pytest.mark.parametrize("forward,inner,outer", [("nat", 4, 4), ("nat", 6, 6), ("dnat", 4, 4), ("dnat", 6, 6), ("l2", 4, 4), ("l2", 6, 6)])
+@pytest.mark.parametrize("forward,inner,outer", [*TRANSLATED, ("l2", 4, 4), ("l2", 6, 6)])
 @pytest.mark.parametrize("size", (3000, 20000))
 def test_fragmented_datagrams_there_and_back(net, direct, forward, inner, outer, size):
     """As large answers of DNS: requests and answers come in fragments, which take the way of their first."""
@@ -166,7 +146,7 @@ def test_a_narrow_link_on_the_way(net, family, forward):
     go on."""
     place = net.behind_router()
     own_vips(place)
-    NODE.sh("for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 >$f; done")
+    no_rp_filter(NODE)
     for host, device in ((place.host, "eth0"), ("router", "eth1")):
         command = ("ip", "link", "set", device, "mtu", "1400")
         if host == "router":
