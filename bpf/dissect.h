@@ -137,21 +137,27 @@ static __always_inline void fragment_remember(const struct packet *packet)
 	bpf_map_update_elem(&fragments, &key, &ports, BPF_ANY);
 }
 
-/* A router says how much fits on the way to where one of our tunnels ends. */
-static __always_inline void path_learn(const struct xlb_address *to, __u32 mtu, bool ipv6)
+/* A router says how much fits on the way to an address. */
+static __always_inline void path_note(const struct xlb_address *to, __u32 mtu, bool ipv6)
 {
 	struct xlb_path path = { .mtu = mtu, .learned = tick_now() };
 	struct xlb_address address;
-	__u64 secret[2], word;
 
 	if (mtu < (ipv6 ? PATH_MTU6_LEAST : PATH_MTU4_LEAST))
 		return;
-	secret_get(secret);
-	word = xlb_address_word(to, ipv6 ? XLB_IPV6 : XLB_IPV4, secret);
-	if (!filter_has(xlb_hash_endpoint(word, 0, IPPROTO_IPIP, secret)))
-		return;
 	address_map(&address, to, ipv6);
 	bpf_map_update_elem(&paths, &address, &path, BPF_ANY);
+}
+
+/* The same, if that is where one of our tunnels ends. */
+static __always_inline void path_learn(const struct xlb_address *to, __u32 mtu, bool ipv6)
+{
+	__u64 secret[2], word;
+
+	secret_get(secret);
+	word = xlb_address_word(to, ipv6 ? XLB_IPV6 : XLB_IPV4, secret);
+	if (filter_has(xlb_hash_endpoint(word, 0, IPPROTO_IPIP, secret)))
+		path_note(to, mtu, ipv6);
 }
 
 static __always_inline bool is_error(__u8 type, bool ipv6)
@@ -225,6 +231,7 @@ static __always_inline enum verdict dissect_error(struct packet *packet, void *d
 	packet->error = offset;
 	packet->quote_headers = chain.offset - offset - ICMP_HEADER;
 	packet->kind = KIND_ERROR;
+	packet->mtu = mtu;
 	packet->source.word[0] = to.word[0];
 	if (ipv6)
 		address_copy(&packet->source, &to);

@@ -18,10 +18,10 @@ enum flow_half {
 	FLOW_BY_REPLY,
 };
 
-static __always_inline __u64 backend_endpoint_hash(const struct xlb_backend *backend, bool ipv6,
+static __always_inline __u64 backend_endpoint_hash(const struct xlb_backend *backend,
 						   const __u64 *secret)
 {
-	__u64 word = xlb_address_word(&backend->address, ipv6 ? XLB_IPV6 : XLB_IPV4, secret);
+	__u64 word = xlb_address_word(&backend->address, backend->family, secret);
 
 	return xlb_hash_endpoint(word, backend->port, backend->protocol, secret);
 }
@@ -49,7 +49,7 @@ static __always_inline bool flow_twin(const struct flow_ref *ref, union xlb_flow
 	secret_get(secret);
 	if (ipv6)
 		address_copy(&client, ref->slot);
-	endpoint = backend_endpoint_hash(backend, ipv6, secret);
+	endpoint = backend_endpoint_hash(backend, secret);
 	by_reply = flow_half_of(ref->number, ipv6) == FLOW_BY_REPLY;
 	flow_tuple_make(tuple, &client, key.port,
 			by_reply ? backend->service : flow_reply_tag(endpoint, value.port), ipv6,

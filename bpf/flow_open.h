@@ -16,8 +16,9 @@
 #include "flow_change.h"
 #include "hop.h"
 
-#define PORT_LINES 4	/* lines in one search for a port */
-#define PORT_TRIES 4	/* searches, each elsewhere: 64 ports in all */
+#define PORT_LINES 2	/* lines in one search for a port */
+#define PORT_TRIES 8	/* searches, each elsewhere: 64 ports in all */
+#define PORT_TRIES_MILD 2	/* of them, before a flow that nobody has answered has to go */
 
 #define FLOW_REFUSED (-1)	/* nobody takes it */
 
@@ -160,9 +161,9 @@ __weak __noinline __u32 flow_claim_port(__u64 endpoint_hash, __u32 random, __u32
  * have bits in the filter too.
  */
 static __always_inline bool flow_port_is_vip(const struct xlb_backend *backend, __u32 port,
-					     bool ipv6, const __u64 *secret)
+					     const __u64 *secret)
 {
-	__u64 word = xlb_address_word(&backend->source, ipv6 ? XLB_IPV6 : XLB_IPV4, secret);
+	__u64 word = xlb_address_word(&backend->source, backend->family, secret);
 
 	return filter_has(xlb_hash_endpoint(word, bpf_htons(port), backend->protocol, secret));
 }
@@ -184,11 +185,11 @@ static __always_inline bool flow_claim_reply(struct flow_request *request,
 		 */
 		barrier_var(round);
 		port = flow_claim_port(request->endpoint_hash, random + i * 0x9e3779b9,
-				       request->now, round > 0, ipv6);
+				       request->now, round >= PORT_TRIES_MILD, ipv6);
 		if (!port)
 			continue;
 		request->port = port;
-		if (!flow_port_is_vip(backend, port, ipv6, secret)) {
+		if (!flow_port_is_vip(backend, port, secret)) {
 			request->reply_slot = flow_port_slot(request->endpoint_hash, port, ipv6);
 			return true;
 		}
@@ -366,7 +367,7 @@ static __always_inline int flow_begin(const struct packet *packet, struct flow_r
 	if (request->forward == XLB_FORWARD_NAT && backend->ifindex == LOOPBACK_IFINDEX)
 		request->forward = XLB_FORWARD_DNAT;
 	secret_get(secret);
-	request->endpoint_hash = backend_endpoint_hash(backend, ipv6, secret);
+	request->endpoint_hash = backend_endpoint_hash(backend, secret);
 	reason = flow_reserve(request, tuple, backend, ipv6);
 	flow_forget_evicted(request, ipv6);
 	if (reason)

@@ -123,7 +123,7 @@ struct packet {
 	__u8 drop;		/* enum xlb_drop */
 	__u8 answer;		/* enum answer */
 	__be32 fragment_id;
-	__u32 mtu;		/* ANSWER_TOO_BIG: what would fit */
+	__u32 mtu;		/* ANSWER_TOO_BIG: what would fit; KIND_ERROR: the same, or 0 */
 	__u16 cursor;		/* where a walk along headers or options is, */
 	__u8 next;		/* and what comes there */
 	__u8 verdict;		/* enum verdict */
@@ -131,6 +131,9 @@ struct packet {
 	__u8 hop_family;
 	__u8 pad[3];
 	struct outcome outcome;
+	__u32 flow;		/* number of its slot, while it is looked for */
+	__u32 added;		/* bytes of the headers that a tunnel puts in front */
+	union xlb_flow_value found;	/* its value, or what stands for it where there is none */
 	struct translation translation;	/* for what is rare; the walk has its own */
 };
 

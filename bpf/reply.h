@@ -13,25 +13,34 @@ struct reply {
 	union xlb_flow_key key;
 };
 
+static __always_inline __u64 reply_endpoint(const struct packet *packet, bool ipv6,
+					    const __u64 *secret)
+{
+	__u64 word = xlb_address_word(&packet->source, ipv6 ? XLB_IPV6 : XLB_IPV4, secret);
+
+	return xlb_hash_endpoint(word, packet->source_port, packet->protocol, secret);
+}
+
+/* Whether it is one of the backend's; addresses of different families can look alike. */
 static __always_inline bool reply_is_from(const struct packet *packet,
 					  const struct xlb_backend *backend, bool ipv6)
 {
-	return address_equal(&backend->address, &packet->source, ipv6) &&
+	return backend->family == (ipv6 ? XLB_IPV6 : XLB_IPV4) && address_equal(&backend->address, &packet->source, ipv6) &&
 	       backend->port == packet->source_port && backend->protocol == packet->protocol &&
 	       backend->state != XLB_BACKEND_RETIRED && backend->state != XLB_BACKEND_FREE;
 }
 
-/* The slot of the port that it was sent to. */
+/* The slot of the port that it was sent to, in the table of the client's family. */
 static __always_inline bool reply_find_nat(const struct packet *packet, __u64 endpoint, bool ipv6,
-					   struct reply *reply)
+					   bool client_ipv6, struct reply *reply)
 {
 	__u32 port = bpf_ntohs(packet->destination_port);
 
 	if (port < cfg.port_min || port > cfg.port_max)
 		return false;
-	if (!flow_at(flow_port_slot(endpoint, port, ipv6), ipv6, &reply->flow))
+	if (!flow_at(flow_port_slot(endpoint, port, client_ipv6), client_ipv6, &reply->flow))
 		return false;
-	reply->value = flow_read(reply->flow.slot, ipv6);
+	reply->value = flow_read(reply->flow.slot, client_ipv6);
 	if (reply->value.port != port || reply->value.state == XLB_FLOW_CLAIMED)
 		return false;
 	reply->backend = backend_get(reply->value.backend);
@@ -60,19 +69,24 @@ static __always_inline bool reply_find_dnat(const struct packet *packet, __u64 e
 	return reply->backend && reply_is_from(packet, reply->backend, ipv6);
 }
 
-/* Whether a packet that is not for a VIP is a reply. */
-static __always_inline bool reply_find(const struct packet *packet, const struct frame *frame,
-				       bool ipv6, const __u64 *secret,
-				       struct reply *ret_reply)
+/*
+ * Whether a packet that is not for a VIP may be a reply: whether it comes from an endpoint, perhaps,
+ * and is sound.
+ */
+static __always_inline bool reply_possible(const struct packet *packet, const struct frame *frame,
+					   bool ipv6, const __u64 *secret, __u64 *ret_endpoint)
 {
-	__u64 word = xlb_address_word(&packet->source, ipv6 ? XLB_IPV6 : XLB_IPV4, secret);
-	__u64 endpoint = xlb_hash_endpoint(word, packet->source_port, packet->protocol, secret);
+	*ret_endpoint = reply_endpoint(packet, ipv6, secret);
+	if (__builtin_expect(!filter_has(*ret_endpoint), 1))
+		return false;
+	return packet_sound(packet, frame);
+}
 
-	if (__builtin_expect(!filter_has(endpoint), 1))
-		return false;
-	if (!packet_sound(packet, frame))
-		return false;
-	if (!reply_find_nat(packet, endpoint, ipv6, ret_reply) &&
+/* Whether it is one, to a client of its own family. */
+static __always_inline bool reply_find(const struct packet *packet, __u64 endpoint, bool ipv6,
+				       const __u64 *secret, struct reply *ret_reply)
+{
+	if (!reply_find_nat(packet, endpoint, ipv6, ipv6, ret_reply) &&
 	    !reply_find_dnat(packet, endpoint, ipv6, secret, ret_reply))
 		return false;
 	ret_reply->key.word = *flow_key(ret_reply->flow.slot, ipv6);
@@ -80,10 +94,11 @@ static __always_inline bool reply_find(const struct packet *packet, const struct
 }
 
 /* Whose a reply is, for the count. */
-static __always_inline void reply_outcome(struct packet *packet, const struct reply *reply, bool ipv6)
+static __always_inline void reply_outcome(struct packet *packet, const struct reply *reply,
+					  bool client_ipv6)
 {
 	packet->outcome.known_service = 1;
-	packet->outcome.service = SERVICE_KEY(ipv6, reply->backend->service);
+	packet->outcome.service = SERVICE_KEY(client_ipv6, reply->backend->service);
 	packet->outcome.backend = reply->value.backend;
 	packet->outcome.to_client = 1;
 	packet->outcome.new_flow = 0;

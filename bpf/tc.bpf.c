@@ -197,11 +197,12 @@ static __always_inline int skb_restore(struct __sk_buff *skb, struct packet *pac
 {
 	struct translation translation;
 	struct reply reply;
-	__u64 secret[2];
+	__u64 secret[2], endpoint;
 	__u32 ifindex;
 
 	secret_get(secret);
-	if (!reply_find(packet, frame, ipv6, secret, &reply) || packet->ttl <= 1)
+	if (!reply_possible(packet, frame, ipv6, secret, &endpoint) ||
+	    !reply_find(packet, endpoint, ipv6, secret, &reply) || packet->ttl <= 1)
 		return TC_ACT_UNSPEC;
 	packet->now = tick_now();
 	reply_outcome(packet, &reply, ipv6);
@@ -225,10 +226,11 @@ static __always_inline int skb_rename(struct __sk_buff *skb, struct packet *pack
 {
 	struct translation translation;
 	struct reply reply;
-	__u64 secret[2];
+	__u64 secret[2], endpoint;
 
 	secret_get(secret);
-	if (!reply_find(packet, frame, ipv6, secret, &reply) || reply.value.port)
+	if (!reply_possible(packet, frame, ipv6, secret, &endpoint) ||
+	    !reply_find(packet, endpoint, ipv6, secret, &reply) || reply.value.port)
 		return TC_ACT_UNSPEC;
 	packet->now = tick_now();
 	reply_outcome(packet, &reply, ipv6);

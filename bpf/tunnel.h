@@ -85,8 +85,11 @@ static __always_inline __u8 traffic_class(const void *network, bool ipv6)
 	return ((const __u8 *)network)[1];
 }
 
-/* Makes room in front of a tagged packet, and moves Ethernet header and tags there. 0 or -1. */
-__weak __noinline int room_make_tagged(struct xdp_md *ctx, __u32 header)
+/*
+ * Takes so many bytes off the front, or adds them (less than 0), and moves Ethernet header and tags.
+ * 0 or -1.
+ */
+__weak __noinline int link_move(struct xdp_md *ctx, int bytes)
 {
 	void *data = (void *)(long)ctx->data;
 	__u64 link[3], *words = data;
@@ -96,7 +99,7 @@ __weak __noinline int room_make_tagged(struct xdp_md *ctx, __u32 header)
 	link[0] = words[0];
 	link[1] = words[1];
 	link[2] = words[2];
-	if (bpf_xdp_adjust_head(ctx, -(int)(header & 63)))
+	if (bpf_xdp_adjust_head(ctx, bytes))
 		return -1;
 	data = (void *)(long)ctx->data;
 	words = data;
@@ -120,7 +123,7 @@ static __always_inline int room_make(struct xdp_md *ctx, __u32 header, __u32 tag
 	__u32 rest;
 
 	if (__builtin_expect(tags, 0))
-		return room_make_tagged(ctx, header);
+		return link_move(ctx, -(int)header);
 	if (data + ETH_HLEN > (void *)(long)ctx->data_end)
 		return -1;
 	first = *(__u64 *)data;
@@ -149,7 +152,7 @@ static __always_inline int encapsulate(struct xdp_md *ctx, const struct packet *
 	if (at + 2 > (void *)(long)ctx->data_end)
 		return -1;
 	dscp = traffic_class(at, ipv6);
-	header = tunnel_bytes(backend, forward);
+	header = RECALL(packet->added);
 	if (room_make(ctx, header, packet->vlan_tags))
 		return -1;
 	data = (void *)(long)ctx->data;

@@ -21,6 +21,7 @@
 #include "choose.h"
 #include "config.h"
 #include "count.h"
+#include "cross.h"
 #include "dissect.h"
 #include "flow.h"
 #include "flow_change.h"
@@ -90,31 +91,38 @@ __weak __noinline int xdp_check_mss(struct xdp_md *ctx)
 /* Whose next hop it is: a backend's (by id), or a client's (by slot of `neighbours`). */
 #define HOP_CLIENT (1ull << 33)
 
+static __always_inline struct xlb_next_hop *hop_of(__u64 which)
+{
+	struct xlb_neighbour *neighbour;
+	struct xlb_backend *backend;
+	__u32 id = which;
+
+	if (which & HOP_CLIENT) {
+		neighbour = bpf_map_lookup_elem(&neighbours, &id);
+		if (!neighbour)
+			return NULL;
+		/* Else clang adds first and asks then, which the verifier does not like. */
+		barrier_var(neighbour);
+		return &neighbour->next_hop;
+	}
+	backend = backend_get(id);
+	if (!backend)
+		return NULL;
+	barrier_var(backend);
+	return &backend->next_hop;
+}
+
 /*
  * The look-up of the next hop number `which`, with HOP_CLIENT and HOP_IPV6, on the way that
  * packet.translation says; `fallback`: see hop_refresh().
  */
 __weak __noinline int hop_look_up(struct xdp_md *ctx, __u64 which, __u32 fallback)
 {
+	struct xlb_next_hop *next = hop_of(which);
 	struct packet *packet = packet_get();
-	struct xlb_neighbour *neighbour;
-	struct xlb_backend *backend;
-	struct xlb_next_hop *next;
-	__u32 id = which;
 
-	if (!packet)
+	if (!packet || !next)
 		return 0;
-	if (which & HOP_CLIENT) {
-		neighbour = bpf_map_lookup_elem(&neighbours, &id);
-		if (!neighbour)
-			return 0;
-		next = &neighbour->next_hop;
-	} else {
-		backend = backend_get(id);
-		if (!backend)
-			return 0;
-		next = &backend->next_hop;
-	}
 	hop_refresh(ctx, next, &packet->translation, packet->protocol, packet->now,
 		    ctx->ingress_ifindex, fallback, which & HOP_IPV6);
 	return 0;
@@ -172,7 +180,8 @@ static __always_inline bool course_known(struct packet *packet, const struct ser
 		return false;
 	flow_tuple_make(tuple, &packet->source, packet->source_port, service->id, ipv6, secret);
 	lines = flow_client_lines(tuple, ipv6, secret);
-	number = flow_search(tuple, lines, ipv6);
+	packet->flow = flow_search(tuple, lines, ipv6);
+	number = RECALL(packet->flow);
 	if (number == FLOW_NOWHERE ||
 	    !flow_at(number, ipv6, &flow))
 		return false;
@@ -316,14 +325,57 @@ static __always_inline bool translate(struct xdp_md *ctx, struct packet *packet,
 	return translate_transport(packet, frame, translation);
 }
 
+/*
+ * Sends the packet in hand to a next hop (see hop_look_up) as one of the other family, by
+ * packet.translation. Returns an enum verdict.
+ */
+__weak __noinline int emit_crossed(struct xdp_md *ctx, __u64 which, __u32 fallback)
+{
+	struct xlb_next_hop *next = hop_of(which);
+	struct packet *packet = packet_get();
+	int reason;
+
+	if (!packet || !next)
+		return VERDICT_PASS;
+	if (!cross_possible(packet))
+		return dropped(packet, XLB_DROP_UNTRANSLATABLE);
+	if (*(volatile __u32 *)&next->checked != packet->now)
+		hop_look_up(ctx, which, fallback);
+	if (cross_overflows(packet, next))
+		return answered(packet, ANSWER_TOO_BIG);
+	if (packet->tcp_flags & TCP_SYN)
+		xdp_check_mss(ctx);
+	reason = cross(ctx);
+	if (reason)
+		return dropped(packet, reason);
+	return emit(ctx, packet, hop_current(next));
+}
+
+/* To a backend of the other family, by its id; `port`: of the flow. Returns an enum verdict. */
+__weak __noinline int serve_crossed(struct xdp_md *ctx, __u32 id, __u32 port)
+{
+	struct xlb_backend *backend = backend_get(id);
+	struct packet *packet = packet_get();
+
+	if (!packet || !backend)
+		return VERDICT_PASS;
+	/* A socket of this node: its flows are not translated (flow_begin). */
+	if (!port)
+		return dropped(packet, XLB_DROP_UNTRANSLATABLE);
+	cross_to_backend(packet, backend, port);
+	return emit_crossed(ctx, id | (packet->ipv6 ? 0 : HOP_IPV6), backend->ifindex);
+}
+
 /* To a backend that answers the client itself. */
 static __always_inline enum verdict serve_direct(struct xdp_md *ctx, struct packet *packet,
 						 struct frame *frame, const struct course *course,
 						 bool options, bool ipv6)
 {
 	struct xlb_backend *backend = course->backend;
-	__u32 added = tunnel_bytes(backend, course->value.forward);
+	__u32 added;
 
+	packet->added = tunnel_bytes(backend, course->value.forward);
+	added = RECALL(packet->added);
 	hop_freshen(ctx, packet, &backend->next_hop, course->value.backend, backend->ifindex,
 		    &backend->source, &backend->address, backend->family == XLB_IPV6);
 	if (hop_overflows(packet, &backend->next_hop, added))
@@ -349,6 +401,8 @@ static __always_inline enum verdict serve_translated(struct xdp_md *ctx, struct 
 	struct xlb_backend *backend = course->backend;
 	struct translation translation;
 
+	if (__builtin_expect(backend->family != (ipv6 ? XLB_IPV6 : XLB_IPV4), 0))
+		return serve_crossed(ctx, course->value.backend, course->value.port);
 	course_translation(packet, course, ipv6, &translation);
 	hop_freshen(ctx, packet, &backend->next_hop, course->value.backend, backend->ifindex,
 		    &translation.source, &translation.destination, ipv6);
@@ -378,11 +432,34 @@ static __always_inline enum verdict serve(struct xdp_md *ctx, struct packet *pac
 	verdict = course_find(packet, service, secret, ipv6, &course);
 	if (verdict)
 		return verdict;
+	packet->found = course.value;
+	course.value.word = RECALL(packet->found.word);
 	packet->outcome.backend = course.value.backend;
 	if (course.value.forward > XLB_FORWARD_DNAT)
 		return serve_direct(ctx, packet, frame, &course, service->target.options,
 				    ipv6);
 	return serve_translated(ctx, packet, frame, &course, service->target.options, ipv6);
+}
+
+/*
+ * A packet that is no reply to a client of its own family: perhaps to one of the other. Returns an
+ * enum verdict.
+ */
+__weak __noinline int restore_crossed(struct xdp_md *ctx)
+{
+	struct packet *packet = packet_get();
+	struct reply reply;
+	__u32 slot;
+
+	if (!packet || !reply_find_crossed(packet, &reply))
+		return VERDICT_PASS;
+	packet->now = tick_now();
+	reply_outcome(packet, &reply, !packet->ipv6);
+	flow_touch(&reply.flow, reply.value, FLOW_BY_REPLY, packet, !packet->ipv6);
+	cross_to_client(packet, &reply);
+	if (!neighbour_get(&packet->translation.destination, true, &slot))
+		return dropped(packet, XLB_DROP_NO_ROUTE);
+	return emit_crossed(ctx, slot | HOP_CLIENT | (packet->ipv6 ? 0 : HOP_IPV6), 0);
 }
 
 /* A packet that is not for a VIP: a backend's reply, or not ours. */
@@ -392,10 +469,13 @@ static __always_inline enum verdict restore(struct xdp_md *ctx, struct packet *p
 	struct translation translation;
 	struct xlb_next_hop *next;
 	struct reply reply;
+	__u64 endpoint;
 	__u32 slot;
 
-	if (!reply_find(packet, frame, ipv6, secret, &reply) || packet->ttl <= 1)
+	if (!reply_possible(packet, frame, ipv6, secret, &endpoint) || packet->ttl <= 1)
 		return VERDICT_PASS;
+	if (!reply_find(packet, endpoint, ipv6, secret, &reply))
+		return restore_crossed(ctx);
 	packet->now = tick_now();
 	reply_outcome(packet, &reply, ipv6);
 	reply_translation(packet, &reply, ipv6, &translation);

@@ -137,7 +137,9 @@ enum xlb_drop {
 	XLB_DROP_TTL = 12,		/* no hop left, and the ICMP error was not sent */
 	XLB_DROP_NO_FRAGMENT = 13,	/* a later fragment whose first one is not known */
 	XLB_DROP_RATE_LIMITED = 14,	/* an answer was due, but too many were sent already */
-	XLB_DROP_REASONS = 15,
+	/* nat between families: a fragment, an ICMP error, or UDP without a checksum (RFC 7915) */
+	XLB_DROP_UNTRANSLATABLE = 15,
+	XLB_DROP_REASONS = 16,
 };
 
 /*

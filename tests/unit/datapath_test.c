@@ -378,9 +378,11 @@ static void what_cannot_be_is_refused(void **state)
 	struct service *wish = service_of(vip_of(1), 0, 2);
 
 	(void)state;
+	wish->forward = XLB_FORWARD_DNAT;
 	wish->backends[0].endpoint.family = XLB_IPV6;
 	assert_int_equal(datapath_apply(dp, &wish->vip, wish, &err), -EINVAL);
 	wish->backends[0].endpoint.family = XLB_IPV4;
+	wish->forward = XLB_FORWARD_NAT;
 	wish->backends[0].state = XLB_BACKEND_RETIRED;
 	assert_int_equal(datapath_apply(dp, &wish->vip, wish, &err), -EINVAL);
 	wish->backends[0].state = XLB_BACKEND_ACTIVE;

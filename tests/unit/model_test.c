@@ -187,6 +187,7 @@ static void backends_have_to_fit_the_service(void **state)
 	struct backend backend = backend_of(1);
 
 	(void)state;
+	service->forward = XLB_FORWARD_DNAT;
 	backend.endpoint.family = XLB_IPV6;
 	assert_int_equal(service_set_backend(service, &backend), -EINVAL);
 	backend = backend_of(1);
@@ -196,9 +197,10 @@ static void backends_have_to_fit_the_service(void **state)
 	model_free(model);
 }
 
-static void tunnels_cross_families(void **state)
+static void nat_and_tunnels_cross_families(void **state)
 {
-	static const bool crosses[XLB_FORWARDS] = { [XLB_FORWARD_IPIP] = true,
+	static const bool crosses[XLB_FORWARDS] = { [XLB_FORWARD_NAT] = true,
+						    [XLB_FORWARD_IPIP] = true,
 						    [XLB_FORWARD_GUE] = true };
 	static const bool keeps[XLB_FORWARDS] = { [XLB_FORWARD_L2] = true,
 						  [XLB_FORWARD_IPIP] = true,
@@ -441,7 +443,7 @@ int main(void)
 		cmocka_unit_test(backends_are_found_in_small_and_large_services),
 		cmocka_unit_test(a_backend_is_set_once),
 		cmocka_unit_test(backends_have_to_fit_the_service),
-		cmocka_unit_test(tunnels_cross_families),
+		cmocka_unit_test(nat_and_tunnels_cross_families),
 		cmocka_unit_test(a_copy_is_its_own),
 		cmocka_unit_test(two_equal_services_do_not_differ),
 		cmocka_unit_test(differences_are_counted),

@@ -95,7 +95,7 @@ static void what_cannot_be_is_refused(void **state)
 	unmake(dp);
 }
 
-static void only_tunnels_cross_families(void **state)
+static void nat_and_tunnels_cross_families(void **state)
 {
 	struct datapath *dp = make_small();
 
@@ -114,7 +114,7 @@ static void only_tunnels_cross_families(void **state)
 		assert_sound(dp);
 		service_free(wish);
 	}
-	assert_int_equal(model_count(dp->model), 2);
+	assert_int_equal(model_count(dp->model), 3);
 	unmake(dp);
 }
 
@@ -571,7 +571,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(what_cannot_be_is_refused),
-		TEST(only_tunnels_cross_families),
+		TEST(nat_and_tunnels_cross_families),
 		TEST(backends_belong_to_the_family_of_the_vip),
 		TEST(l2_backends_are_neighbours),
 		TEST(tunnels_have_source_and_port),

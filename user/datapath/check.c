@@ -23,7 +23,7 @@ static int backend_check(const struct service *service, const struct backend *ba
 	if (endpoint->family != service->vip.family && !forward_crosses_families(service->forward))
 		return error_set(
 			err, EINVAL,
-			"%s: is IPv%u, but the VIP is IPv%u: only ipip and gue reach backends of the other family, %s does not",
+			"%s: is IPv%u, but the VIP is IPv%u: only nat, ipip and gue reach backends of the other family, %s does not",
 			endpoint_format_backend(endpoint, text), endpoint->family,
 			service->vip.family, forward_name(service->forward));
 	if (endpoint->port != service->vip.port && forward_keeps_port(service->forward))
@@ -63,6 +63,13 @@ int path_check(const struct service *service, const struct backend *backend,
 {
 	char text[ENDPOINT_TEXT_MAX];
 
+	if (service->forward == XLB_FORWARD_NAT && path->ifindex == LOOPBACK_IFINDEX &&
+	    backend->endpoint.family != service->vip.family)
+		return error_set(
+			err, EINVAL,
+			"%s: is this node itself, which nat from IPv%u to IPv%u does not reach",
+			endpoint_format_backend(&backend->endpoint, text), service->vip.family,
+			backend->endpoint.family);
 	if (service->forward != XLB_FORWARD_L2 || (path->ifindex && !path->gateway))
 		return 0;
 	return error_set(

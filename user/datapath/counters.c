@@ -25,6 +25,7 @@ static const char *const drop_names[XLB_DROP_REASONS] = {
 	[XLB_DROP_TTL] = "ttl",
 	[XLB_DROP_NO_FRAGMENT] = "no_fragment",
 	[XLB_DROP_RATE_LIMITED] = "rate_limited",
+	[XLB_DROP_UNTRANSLATABLE] = "untranslatable",
 };
 
 const char *drop_name(enum xlb_drop reason)

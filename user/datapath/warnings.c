@@ -150,6 +150,42 @@ static void warn_paths(struct datapath *dp, struct lines *lines)
 		     endpoint_format_backend(&example->endpoint, text));
 }
 
+/* Whether xlb sees what comes in by a device, before the kernel does. */
+static bool is_attached(const struct datapath *dp, uint32_t ifindex)
+{
+	for (size_t i = 0; i < dp->n_devices; i++)
+		if (dp->devices[i].ifindex == ifindex)
+			return dp->devices[i].entry.flags & XLB_DEVICE_XDP;
+	return false;
+}
+
+/* Replies of another family than the client's are translated by XDP only. */
+static void warn_crossed(struct datapath *dp, struct lines *lines)
+{
+	char vip[ENDPOINT_TEXT_MAX], text[ENDPOINT_TEXT_MAX], name[IF_NAMESIZE];
+	struct service *service;
+	size_t cursor = 0;
+
+	while ((service = model_next(dp->model, &cursor))) {
+		for (size_t i = 0; service->forward == XLB_FORWARD_NAT && i < service->n_backends;
+		     i++) {
+			const struct backend *backend = &service->backends[i];
+			uint32_t ifindex = backend_at(dp, backend->id)->ifindex;
+
+			if (backend->endpoint.family == service->vip.family || !ifindex ||
+			    is_attached(dp, ifindex))
+				continue;
+			warn(lines,
+			     "%s: %s is behind %s, where xlb is not attached: its replies do not get back to IPv%u",
+			     endpoint_format(&service->vip, vip),
+			     endpoint_format_backend(&backend->endpoint, text),
+			     if_indextoname(ifindex, name) ? name : "a device that is gone",
+			     service->vip.family);
+			break;
+		}
+	}
+}
+
 static void warn_maps(struct datapath *dp, struct lines *lines)
 {
 	struct map_use *uses;
@@ -190,6 +226,7 @@ int datapath_warnings(struct datapath *dp, char ***ret_lines, size_t *ret_n)
 
 	warn_devices(dp, &lines);
 	warn_paths(dp, &lines);
+	warn_crossed(dp, &lines);
 	warn_maps(dp, &lines);
 	warn_ports(dp, &lines);
 	if (!datapath_info(dp, &info, NULL) && !info.iterator)

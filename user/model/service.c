@@ -115,14 +115,14 @@ static int backends_reserve(struct service *service)
 	return 0;
 }
 
-bool forward_crosses_families(uint8_t forward)
+bool forward_encapsulates(uint8_t forward)
 {
 	return forward == XLB_FORWARD_IPIP || forward == XLB_FORWARD_GUE;
 }
 
-bool forward_encapsulates(uint8_t forward)
+bool forward_crosses_families(uint8_t forward)
 {
-	return forward == XLB_FORWARD_IPIP || forward == XLB_FORWARD_GUE;
+	return forward == XLB_FORWARD_NAT || forward_encapsulates(forward);
 }
 
 bool forward_keeps_port(uint8_t forward)
