@@ -7,7 +7,6 @@ import pty
 import resource
 import select
 import subprocess
-import time
 
 import pytest
 
@@ -108,10 +107,13 @@ def test_progress_on_a_terminal(cluster):
     process = subprocess.Popen([LBCTL, "backends", "sync", "--from", "-"], stdin=subprocess.PIPE,
                                stdout=subprocess.PIPE, stderr=terminal)
     os.close(terminal)
-    for piece in (GOOD[:50], GOOD[50:90], GOOD[90:]):
-        process.stdin.write(piece.encode())
+    # Byte by byte, until it shows: a slow machine may need long to start it.
+    pieces = iter(GOOD.encode())
+    while not select.select([master], [], [], 0.1)[0]:
+        process.stdin.write(bytes([next(pieces)]))
         process.stdin.flush()
-        time.sleep(0.4)
+    process.stdin.write(bytes(pieces))
+    process.stdin.flush()
     assert b"1 backends" in process.communicate(timeout=10)[0]
     seen = b""
     while select.select([master], [], [], 1)[0]:

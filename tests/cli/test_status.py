@@ -9,8 +9,8 @@ import subprocess
 from cli_world import LBCTL, PIN_DIR, ROOT
 
 # What kernels have since when, of all that xlb can do without.
-SINCE = {"atomic exchange": (5, 12), "bpf_check_mtu": (5, 12), "bpf_xdp_get_buff_len": (5, 18),
-         "bpf_map_lookup_percpu_elem": (5, 19)}
+SINCE = {"atomic exchange": (5, 12), "bpf_check_mtu": (5, 12), "bpf_map_lookup_percpu_elem": (5, 19),
+         "XDP_REDIRECT of frames in several buffers": (6, 3)}
 
 
 def test_status_json(attached):

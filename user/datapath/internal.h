@@ -317,6 +317,7 @@ void *object_for_old_kernels(const void *object, size_t size);
 /* bpf_fib_lookup tells MTUs: came with bpf_check_mtu. */
 bool kernel_has_fib_mtu(void);
 bool kernel_has_buff_len(void);
+bool kernel_redirects_frags(void);
 /* Look-ups of another CPU's element, and timers, which are older. */
 bool kernel_has_mirror(void);
 

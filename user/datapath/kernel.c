@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <linux/bpf.h>
 
@@ -32,6 +33,20 @@ bool kernel_has_mirror(void)
 	return has_helper(BPF_FUNC_map_lookup_percpu_elem);
 }
 
+/*
+ * Frames in several buffers came with 5.18, but XDP_REDIRECT dropped them until drivers could say
+ * whether they take them, by the type that is looked for here.
+ */
+bool kernel_redirects_frags(void)
+{
+	struct btf *types = btf__load_vmlinux_btf();
+	bool has = types &&
+		   btf__find_by_name_kind(types, "netdev_xdp_act", BTF_KIND_ENUM) > 0;
+
+	btf__free(types);
+	return has;
+}
+
 /* Whether programs may be tried at all: if not, everything would seem to be missing. */
 static bool may_try(void)
 {
@@ -55,12 +70,12 @@ static const struct {
 	{ kernel_has_fib_mtu,
 	  { "bpf_check_mtu", "5.12",
 	    "device MTU is used; a smaller one of a route is learned from ICMP only" } },
-	{ kernel_has_buff_len,
-	  { "bpf_xdp_get_buff_len", "5.18",
-	    "no frames in several buffers: an MTU above a page takes generic mode" } },
 	{ kernel_has_mirror,
 	  { "bpf_map_lookup_percpu_elem", "5.19",
 	    "the counters for bpftool cost every packet to a backend a look-up" } },
+	{ kernel_redirects_frags,
+	  { "XDP_REDIRECT of frames in several buffers", "6.3",
+	    "devices with an MTU above a page take generic mode" } },
 };
 
 /* Attached natively or not: libxdp would have made us one of a dispatcher's programs if it could. */
