@@ -73,28 +73,28 @@ static __always_inline long hop_ask(void *ctx, struct bpf_fib_lookup *fib,
 /* bpf_fib_lookup tells the MTU of the way (5.12). Set by lbctl. */
 __weak const volatile bool has_fib_mtu = true;
 
-/* How much fits, by the kernel's routes; where it does not tell, by the device. */
-static __always_inline __u16 fib_mtu(const struct bpf_fib_lookup *fib)
+/*
+ * How much fits on the way to packet.translation.destination by that device: by the kernel's routes,
+ * or where they do not tell (old kernels; a neighbour that is not known yet: `told` is 0) by the
+ * device; and by what routers said to us. 0: not known.
+ */
+__weak __noinline __u32 hop_mtu(__u32 ifindex, __u32 told, bool ipv6)
 {
-	struct xlb_device *device;
-
-	if (has_fib_mtu)
-		return fib->mtu_result;
-	device = bpf_map_lookup_elem(&devices, &fib->ifindex);
-	return device && device->mtu < 1 << 16 ? device->mtu : 0;
-}
-
-/* How much fits on the way, by the kernel's routes and by what routers said to us. */
-static __always_inline __u16 hop_mtu(const struct bpf_fib_lookup *fib,
-				     const struct translation *translation, __u32 now, bool ipv6)
-{
+	struct packet *packet = packet_get();
 	struct xlb_address address;
+	struct xlb_device *device;
 	struct xlb_path *path;
-	__u16 mtu = fib_mtu(fib);
+	__u32 mtu = has_fib_mtu ? told : 0;
 
-	address_map(&address, &translation->destination, ipv6);
+	if (!packet)
+		return 0;
+	if (!mtu) {
+		device = bpf_map_lookup_elem(&devices, &ifindex);
+		mtu = device && device->mtu < 1 << 16 ? device->mtu : 0;
+	}
+	address_map(&address, &packet->translation.destination, ipv6);
 	path = bpf_map_lookup_elem(&paths, &address);
-	if (path && now - path->learned < XLB_PATH_TICKS && (!mtu || path->mtu < mtu))
+	if (path && packet->now - path->learned < XLB_PATH_TICKS && (!mtu || path->mtu < mtu))
 		return path->mtu;
 	return mtu;
 }
@@ -117,7 +117,7 @@ static __always_inline void hop_refresh(void *ctx, struct xlb_next_hop *next,
 	switch (hop_ask(ctx, &fib, translation, protocol, ingress, ipv6)) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
 		hop.ifindex = fib.ifindex;
-		mtu = hop_mtu(&fib, translation, now, ipv6);
+		mtu = hop_mtu(fib.ifindex, fib.mtu_result, ipv6);
 		if (hop_direct(fib.ifindex, ingress)) {
 			__builtin_memcpy(hop.destination, fib.dmac, 6);
 			__builtin_memcpy(hop.source, fib.smac, 6);
@@ -127,6 +127,7 @@ static __always_inline void hop_refresh(void *ctx, struct xlb_next_hop *next,
 		break;
 	case BPF_FIB_LKUP_RET_NO_NEIGH:
 		hop.ifindex = fib.ifindex | XLB_HOP_STACK;
+		mtu = hop_mtu(fib.ifindex, 0, ipv6);
 		settled = false;
 		break;
 	case BPF_FIB_LKUP_RET_FWD_DISABLED:

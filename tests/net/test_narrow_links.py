@@ -90,7 +90,6 @@ def test_behind_the_node(net, forward, inner, outer):
     net.attach("eth0", *devices)
     for protocol in ("tcp", "udp"):
         serve(net, [place], inner, outer, protocol, forward=forward)
-    net.ask("udp", inner, port=PORT)    # until the kernel has resolved a neighbour it does not say how much the device takes
     fits = NARROW - OUTER_BYTES.get((forward, outer), 0)
     found = ask_by_discovery(net, inner)
     assert (found["packet"], found["answered"]) == (fits, True), found
