@@ -87,7 +87,24 @@ $(B)/xdp-dispatcher.skel.h: $(B)/xdp-dispatcher.o
 
 # Unit tests link everything but main(). The test worlds need an XDP program for the far ends of veths.
 TEST_OBJECTS := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/lib/*.bpf.c)))
-tests: $(UNIT_TESTS) $(TEST_OBJECTS) $(B)/tests/fuzz/fuzz
+tests: $(UNIT_TESTS) $(TEST_OBJECTS) $(B)/tests/fuzz/fuzz $(B)/tests/other/lbctl
+
+# lbctl as another build makes it: the same, but the programs are other instructions. For tests of upgrades.
+OTHER := $(B)/tests/other
+$(OTHER)/%.bpf.o: bpf/%.bpf.c $(B)/flags
+	$(Q)mkdir -p $(@D); $(CLANG) $(BPF_CFLAGS) -Os -MMD -MP -c -o $@ $<
+
+$(OTHER)/xlb.linked.o: $(patsubst bpf/%.c,$(OTHER)/%.o,$(BPF_SOURCES))
+	$(Q)$(BPFTOOL) gen object $@ $^
+
+$(OTHER)/xlb.skel.h: $(OTHER)/xlb.linked.o
+	$(Q)$(BPFTOOL) gen skeleton $< name xlb_bpf >$@.new; mv $@.new $@
+
+$(OTHER)/lbctl: $(OTHER)/xlb.skel.h user/datapath/load.c $(USER_OBJECTS)
+	$(say) LD $@
+	$(Q)$(CC) $(CFLAGS) -I$(OTHER) $(XLB_CFLAGS) -c -o $(OTHER)/load.o user/datapath/load.c
+	$(Q)$(CC) $(CFLAGS) $(XLB_LDFLAGS) $(LDFLAGS) -o $@ $(filter-out $(B)/user/datapath/load.o,$(USER_OBJECTS)) $(OTHER)/load.o \
+		$(LIBRARY_LIBS) $(LDLIBS)
 
 $(B)/tests/lib/%.bpf.o: tests/lib/%.bpf.c $(B)/flags
 	$(say) BPF $<

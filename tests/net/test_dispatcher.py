@@ -6,6 +6,7 @@ import itertools
 import json
 import pathlib
 import re
+import subprocess
 
 import libxdp
 import pytest
@@ -14,6 +15,8 @@ from conftest import TRAFFIC, VIPS
 from world import NODE, TOP
 
 CHAIN_OBJECT = TOP / "build/tests/lib/chain.bpf.o"
+TAG_OBJECT = TOP / "build/tests/lib/tag.bpf.o"
+OTHER = TOP / "build/tests/other/lbctl"
 PRIORITIES = {"xdpfilt_alw_all": 10, "early": 20, "xlb": 50, "late": 80}
 LINE = re.compile(r"^ => +(\d+) +(\S+) +(\d+) +([0-9a-f]{16}) +XDP_PASS")
 
@@ -187,6 +190,86 @@ def test_priority(shared):
 def test_generic_mode_has_a_dispatcher_too(shared):
     world.lbctl("attach", "eth0", "--mode", "generic")
     assert NODE.run("xdp-loader", "status", "eth0").stdout.count(" skb ") == 1 and names() == ["xlb"]
+
+
+def test_status_shows_the_chain(shared):
+    """As xdp-loader does, in text and JSON; `ours` is where xlb is."""
+    world.run("xdp-filter", "load", "eth0", "-m", "native")
+    for name in ("late", "xlb", "early"):
+        come(name)
+    (device,) = world.lbctl_json("status")["devices"]
+    shown = [(member["priority"], member["name"], member["id"], member["tag"]) for member in device["chain"]]
+    assert shown == chain() and [entry[1] for entry in shown] == ["xdpfilt_alw_all", "early", "xlb", "late"]
+    assert [member["ours"] for member in device["chain"]] == [False, False, True, False]
+    lines = [line.split() for line in world.lbctl("status").stdout.splitlines() if line.startswith("eth0 ")][1:]
+    assert lines == [["eth0", str(order), str(priority), str(number), tag, name]
+                     for order, (priority, name, number, tag) in enumerate(shown, 1)]
+
+
+def test_upgrade_in_the_middle(shared):
+    """Another build's program takes our place between the others, at our priority, and no packet is lost over it."""
+    world.lbctl("attach", "eth0", "--priority", "60")
+    shared.attach("eth1")
+    shared.serve([shared.place], 4, "udp")
+    for name in ("late", "early"):
+        come(name)
+    before = chain()
+    asking = shared.client.start("/usr/bin/python3", TRAFFIC, "udp", VIPS[4], 80, 1000000, stdout=-1)
+    world.wait_for(lambda: json.loads(asking.stdout.readline())["name"] == "b1", what="the first answer")
+    with Packets(shared):
+        for build in (OTHER, world.LBCTL):
+            assert "another build" in world.run(build, "attach", "eth0").stderr
+            after = chain()
+            assert names() == ["early", "xlb", "late"] and after[1][0] == 60
+            assert (after[0], after[2]) == (before[0], before[2])
+            assert (after[1][3] == before[1][3]) == (build != OTHER)
+            world.wait_for(lambda: "name" in json.loads(asking.stdout.readline()), what="an answer")
+    asking.terminate()
+    answers = [json.loads(line) for line in asking.communicate()[0].splitlines() if line.endswith("}")]
+    assert all(answer.get("name") == "b1" for answer in answers), answers[-5:]
+
+
+def test_nobody_else_is_touched(shared):
+    """Id, tag and position of other XDP programs, and other filters of tc, before and after everything that lbctl does."""
+    world.run("xdp-filter", "load", "eth0", "-m", "native")
+    come("early")
+    come("late")
+    world.sh(f"tc qdisc add dev eth0 clsact; tc filter add dev eth0 ingress prio 9 bpf direct-action object-file {TAG_OBJECT} "
+             "section untag1")
+    def strangers():
+        return others(), [line for line in world.run("tc", "filter", "show", "dev", "eth0", "ingress").stdout.splitlines()
+                          if "untag" in line]
+    before = strangers()
+    assert len(before[0]) == 3 and len(before[1]) == 1
+    vip, backend = "192.0.2.200:8080/tcp", "10.0.1.2:8080"
+    for words in (("attach", "eth0", "eth1"), ("attach", "eth0"), ("status",), ("services", "add", vip), ("backends", "add", vip, backend),
+                  ("backends", "drain", vip, backend), ("services", "set", vip, "--forward", "ipip"), ("trace", "192.0.2.9:1", vip),
+                  ("backends", "del", vip, backend), ("services", "del", vip), ("detach", "eth1"), ("detach", "eth0", "--keep"),
+                  ("attach", "eth0", "--priority", "15"), ("detach", "--all"), ("attach", "eth0", "--mode", "native")):
+        world.lbctl(*words)
+        assert strangers() == before, words
+    for build in (OTHER, world.LBCTL):
+        world.run(build, "attach", "eth0")
+        assert strangers() == before
+    world.lbctl("detach", "--all")
+    assert strangers() == before and names() == [entry[1] for entry in before[0]]
+
+
+def test_xdpdump_beside_us(shared):
+    """What xdpdump sees of our program while it runs, and that it leaves all as it was."""
+    shared.attach("eth0", "eth1")
+    shared.serve([shared.place], 4, "udp")
+    come("late")
+    before = chain()
+    dump = NODE.start("timeout", "-s", "INT", "20", "xdpdump", "-i", "eth0", "-p", "xlb", "--rx-capture=exit",
+                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    world.wait_for(lambda: "listening on" in dump.stdout.readline(), what="xdpdump")
+    assert all(answer.get("name") == "b1" for answer in shared.ask("udp", 4, 5))
+    assert chain() == before
+    dump.send_signal(2)
+    seen = dump.communicate()[0]
+    assert "xlb()@exit" in seen and "REDIRECT" in seen, seen
+    assert chain() == before
 
 
 def pinned():

@@ -169,6 +169,19 @@ static int attach_all(struct datapath *dp, char **names, int n, const struct att
 	return STATUS_OK;
 }
 
+/* The programs of this build for those of another one, before anything is attached. */
+static int upgrade(struct datapath *dp)
+{
+	struct error err;
+	bool changed;
+
+	if (datapath_upgrade(dp, &changed, &err) < 0)
+		return fail("%s", err.text);
+	if (changed)
+		complain("programs of another build of lbctl were replaced, on all devices");
+	return STATUS_OK;
+}
+
 static int open_or_create(const struct command_line *line, const struct datapath_sizes *sizes,
 			  struct datapath **ret_dp, bool *ret_created)
 {
@@ -214,7 +227,9 @@ static int run(int argc, char **argv)
 		return status;
 	if (datapath_lock(dp, session_waiting, &err) < 0)
 		return fail("%s", err.text);
-	status = attach_all(dp, line.operands, line.n_operands, &how);
+	status = created ? STATUS_OK : upgrade(dp);
+	if (status == STATUS_OK)
+		status = attach_all(dp, line.operands, line.n_operands, &how);
 	if (status != STATUS_OK && created)
 		datapath_destroy(dp, NULL); /* refuses if another lbctl attached meanwhile */
 	return status;
@@ -225,8 +240,9 @@ const struct command verb_attach = {
 	.operands = "DEV...",
 	.summary = "Take packets to VIPs from these network devices",
 	.details =
-		"All devices or none. Attaching again changes nothing. The first attach makes the\n"
-		"maps, whose sizes are fixed from then on.\n",
+		"All devices or none. Attaching again changes nothing, but that programs of another\n"
+		"build of lbctl are replaced. The first attach makes the maps, whose sizes are fixed\n"
+		"from then on.\n",
 	.options = options,
 	.run = run,
 };

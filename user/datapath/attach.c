@@ -52,14 +52,13 @@ static enum xdp_attach_mode libxdp_mode(bool native)
 
 /* ---- looking ---- */
 
-/* Our program among a dispatcher's; NULL: it is not there. It belongs to multiprog. */
-static struct xdp_program *multiprog_find(const struct datapath *dp,
-					  struct xdp_multiprog *multiprog)
+/* A program among a dispatcher's; NULL: it is not there. It belongs to multiprog. */
+static struct xdp_program *multiprog_find(struct xdp_multiprog *multiprog, uint32_t id)
 {
 	struct xdp_program *program = NULL;
 
 	while ((program = xdp_multiprog__next_prog(program, multiprog)))
-		if (program_ours(dp, xdp_program__id(program)))
+		if (xdp_program__id(program) == id)
 			return program;
 	return NULL;
 }
@@ -370,28 +369,52 @@ int datapath_attach(struct datapath *dp, const char *device, enum attach_mode mo
 
 /* ---- detaching ---- */
 
-static int detach_xdp(struct datapath *dp, uint32_t ifindex, const struct xdp_state *state)
+/* Takes a program out of a dispatcher; the others stay. */
+static int detach_member(uint32_t ifindex, uint32_t id)
 {
 	_cleanup_(multiprog_close) struct xdp_multiprog *multiprog = NULL;
 	_cleanup_(dispatcher_withdraw) struct dispatcher_folder folder = {};
-	_cleanup_(close_fd) int old = -1;
-	LIBBPF_OPTS(bpf_xdp_attach_opts, options);
-	struct xdp_program *ours;
+	struct xdp_program *program;
 
-	if (!state->dispatcher) {
-		old = bpf_prog_get_fd_by_id(state->program_id);
-		options.old_prog_fd = old;
-		return bpf_xdp_detach(ifindex, flags_of(state->native) | XDP_FLAGS_REPLACE,
-				      &options);
-	}
 	multiprog = xdp_multiprog__get_from_ifindex(ifindex);
 	if (libxdp_get_error(multiprog))
 		return libxdp_get_error(multiprog);
-	ours = multiprog_find(dp, multiprog);
-	if (!ours)
+	program = multiprog_find(multiprog, id);
+	if (!program)
 		return -ENOENT;
 	dispatcher_offer(&folder);
-	return xdp_program__detach(ours, ifindex, xdp_multiprog__attach_mode(multiprog), 0);
+	return xdp_program__detach(program, ifindex, xdp_multiprog__attach_mode(multiprog), 0);
+}
+
+static int detach_xdp(uint32_t ifindex, const struct xdp_state *state)
+{
+	_cleanup_(close_fd) int old = -1;
+	LIBBPF_OPTS(bpf_xdp_attach_opts, options);
+
+	if (state->dispatcher)
+		return detach_member(ifindex, state->program_id);
+	old = bpf_prog_get_fd_by_id(state->program_id);
+	options.old_prog_fd = old;
+	return bpf_xdp_detach(ifindex, flags_of(state->native) | XDP_FLAGS_REPLACE, &options);
+}
+
+int xdp_replace(struct datapath *dp, uint32_t ifindex, const struct xdp_state *state,
+		const struct chain_member *old, bool fresh, struct error *err)
+{
+	int r = 0;
+
+	log_begin();
+	if (!state->dispatcher) {
+		r = attach_pinned(dp, ifindex, state->native, old->id);
+	} else {
+		if (fresh)
+			r = attach_dispatcher(dp, ifindex, state->native, old->priority, err);
+		if (!r)
+			r = detach_member(ifindex, old->id);
+	}
+	return r ? error_set(err, -r, "device %u: cannot replace program %u: %s (%s)", ifindex,
+			     old->id, strerror(-r), last_words()) :
+		   0;
 }
 
 int datapath_detach(struct datapath *dp, const char *device, struct error *err)
@@ -410,7 +433,7 @@ int datapath_detach(struct datapath *dp, const char *device, struct error *err)
 	if (state.owner != XDP_OURS)
 		return error_set(err, ENOENT, "%s: xlb is not attached there", device);
 	write_begin(dp);
-	r = detach_xdp(dp, ifindex, &state);
+	r = detach_xdp(ifindex, &state);
 	if (r)
 		r = error_set(err, -r, "%s: cannot detach: %s", device, strerror(-r));
 	else

@@ -128,6 +128,11 @@ struct device_status {
  */
 int datapath_attach(struct datapath *dp, const char *device, enum attach_mode mode,
 		    unsigned int priority, char *ret_note, struct error *err);
+/*
+ * Puts the programs of this build in place of those that are pinned and attached, on all devices,
+ * if they are others. Needs the lock.
+ */
+int datapath_upgrade(struct datapath *dp, bool *ret_changed, struct error *err);
 /* Takes our programs off the device. -ENOENT: not attached by us. */
 int datapath_detach(struct datapath *dp, const char *device, struct error *err);
 /* Devices that we are on; *ret_devices is the caller's to free(). */

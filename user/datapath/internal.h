@@ -331,6 +331,18 @@ int load_and_pin(const struct xlb_config *config, const char *dir, struct error 
 int load_for_dispatcher(struct datapath *dp, bool jumbo, struct bpf_object **ret_object,
 			struct error *err);
 
+/* All programs of this build, loaded on the maps that are there; see upgrade.c. */
+struct build;
+int build_load(struct datapath *dp, struct build **ret_build, struct error *err);
+/* By the name of its pin; the build closes it. */
+int build_program(const struct build *build, const char *pin);
+/* PIN_DIR/counters, if there is one, as this build makes it. */
+int build_pin_counters(struct datapath *dp, const struct build *build, struct error *err);
+void build_free(struct build *build);
+
+/* upgrade.c: puts something else under the name of a pin; at no time there is nothing. */
+int pin_replace(struct datapath *dp, const char *name, int fd, struct error *err);
+
 /* The XDP program alone, on maps of its own that are empty. */
 int load_for_trace(const struct xlb_config *config, struct bpf_object **ret_object,
 		   struct error *err);
@@ -405,6 +417,12 @@ struct xdp_state {
 };
 
 int xdp_look(struct datapath *dp, uint32_t ifindex, struct xdp_state *ret_state);
+/*
+ * The pinned program (`fresh`: it is not in the dispatcher yet) in place of another one of ours, with
+ * no packet between them.
+ */
+int xdp_replace(struct datapath *dp, uint32_t ifindex, const struct xdp_state *state,
+		const struct chain_member *old, bool fresh, struct error *err);
 /* The device is gone: lets go of what libxdp keeps of it. */
 void xdp_forget(uint32_t ifindex);
 

@@ -85,9 +85,22 @@ static int load_failed(int r, struct error *err)
 			 *log ? "\n" : "", log);
 }
 
-/* Loads; where the kernel has no iterators for maps, without that one program. */
-static int skeleton_load(const struct xlb_config *config, struct xlb_bpf **ret_skeleton,
-			 struct error *err)
+/* On the maps that are there, instead of new ones. */
+static int maps_reuse(struct datapath *dp, struct xlb_bpf *skeleton)
+{
+	int r = 0;
+
+	for (int id = 0; !r && id < MAPS; id++)
+		r = bpf_map__reuse_fd(skeleton_map(skeleton, id), dp->maps[id].fd);
+	return r;
+}
+
+/*
+ * Loads, on the maps of `dp` or, if that is NULL, on new ones; where the kernel has no iterators for
+ * maps, without that one program.
+ */
+static int skeleton_load(const struct xlb_config *config, struct datapath *dp,
+			 struct xlb_bpf **ret_skeleton, struct error *err)
 {
 	for (int iterator = 1; iterator >= 0; iterator--) {
 		struct xlb_bpf *skeleton;
@@ -98,7 +111,9 @@ static int skeleton_load(const struct xlb_config *config, struct xlb_bpf **ret_s
 		if (!skeleton)
 			return load_failed(-errno, err);
 		bpf_program__set_autoload(skeleton->progs.xlb_counters, iterator);
-		r = xlb_bpf__load(skeleton);
+		r = dp ? maps_reuse(dp, skeleton) : 0;
+		if (!r)
+			r = xlb_bpf__load(skeleton);
 		if (!r) {
 			*ret_skeleton = skeleton;
 			return 0;
@@ -126,25 +141,35 @@ static int program_pin(struct bpf_program *program, const char *dir, const char 
 	return r ? pin_failed(path, r, err) : 0;
 }
 
-/* Where it cannot be, there is no PIN_DIR/counters, and datapath_info() says so. */
-static void iterator_pin(struct xlb_bpf *skeleton, const char *dir)
+/* NULL: this kernel has none, and datapath_info() says so. */
+static struct bpf_link *iterator_make(struct xlb_bpf *skeleton)
 {
 	union bpf_iter_link_info info = {};
 	LIBBPF_OPTS(bpf_iter_attach_opts, options, .link_info = &info,
 		    .link_info_len = sizeof(info));
-	char path[PATH_MAX + 32];
-	struct bpf_link *link;
 
 	if (!bpf_program__autoload(skeleton->progs.xlb_counters))
-		return;
+		return NULL;
 	info.map.map_fd = bpf_map__fd(skeleton_map(skeleton, MAP_BACKEND_STATS));
-	link = bpf_program__attach_iter(skeleton->progs.xlb_counters, &options);
+	return bpf_program__attach_iter(skeleton->progs.xlb_counters, &options);
+}
+
+static void link_free(struct bpf_link **link)
+{
+	if (*link)
+		bpf_link__disconnect(*link);
+	bpf_link__destroy(*link);
+}
+
+static void iterator_pin(struct xlb_bpf *skeleton, const char *dir)
+{
+	_cleanup_(link_free) struct bpf_link *link = iterator_make(skeleton);
+	char path[PATH_MAX + 32];
+
 	if (!link)
 		return;
 	snprintf(path, sizeof(path), "%s/counters", dir);
 	bpf_link__pin(link, path);
-	bpf_link__disconnect(link);
-	bpf_link__destroy(link);
 }
 
 static int skeleton_pin(struct xlb_bpf *skeleton, const char *dir, struct error *err)
@@ -214,7 +239,7 @@ int load_and_pin(const struct xlb_config *config, const char *dir, struct error 
 		return error_set(
 			err, ENOTSUP,
 			"this kernel has no BTF (/sys/kernel/btf/vmlinux): it was built without CONFIG_DEBUG_INFO_BTF, or /sys is not mounted");
-	r = skeleton_load(config, &skeleton, err);
+	r = skeleton_load(config, NULL, &skeleton, err);
 	if (!r)
 		r = skeleton_fill(skeleton, config, err);
 	if (!r)
@@ -227,17 +252,15 @@ int load_for_dispatcher(struct datapath *dp, bool jumbo, struct bpf_object **ret
 {
 	_cleanup_(skeleton_free) struct xlb_bpf *skeleton = skeleton_open(config_of(dp));
 	struct bpf_program *program;
+	int r;
 
 	if (!skeleton)
 		return load_failed(-errno, err);
 	bpf_object__for_each_program (program, skeleton->obj)
 		bpf_program__set_autoload(program, program == skeleton->progs.xlb);
-	for (int id = 0; id < MAPS; id++) {
-		int r = bpf_map__reuse_fd(skeleton_map(skeleton, id), dp->maps[id].fd);
-
-		if (r)
-			return load_failed(r, err);
-	}
+	r = maps_reuse(dp, skeleton);
+	if (r)
+		return load_failed(r, err);
 	/* Else drivers refuse larger MTUs, and there is generic mode, which has one buffer always. */
 	if (jumbo && skeleton->rodata->has_buff_len && kernel_redirects_frags())
 		bpf_program__set_flags(skeleton->progs.xlb,
@@ -266,4 +289,49 @@ int load_for_trace(const struct xlb_config *config, struct bpf_object **ret_obje
 		return load_failed(r, err);
 	*ret_object = steal_pointer(&skeleton->obj);
 	return 0;
+}
+
+/* ---- for an upgrade ---- */
+
+struct build {
+	struct xlb_bpf *skeleton;
+};
+
+int build_load(struct datapath *dp, struct build **ret_build, struct error *err)
+{
+	struct build *build = calloc(1, sizeof(*build));
+	int r = build ? skeleton_load(config_of(dp), dp, &build->skeleton, err) :
+			error_set(err, ENOMEM, "out of memory");
+
+	if (r) {
+		free(build);
+		return r;
+	}
+	*ret_build = build;
+	return 0;
+}
+
+int build_program(const struct build *build, const char *pin)
+{
+	const struct xlb_bpf *skeleton = build->skeleton;
+
+	if (!strcmp(pin, "xdp"))
+		return bpf_program__fd(skeleton->progs.xlb);
+	return bpf_program__fd(!strcmp(pin, "tc_ingress") ? skeleton->progs.xlb_ingress :
+							    skeleton->progs.xlb_egress);
+}
+
+int build_pin_counters(struct datapath *dp, const struct build *build, struct error *err)
+{
+	_cleanup_(link_free) struct bpf_link *link = iterator_make(build->skeleton);
+
+	return link ? pin_replace(dp, "counters", bpf_link__fd(link), err) : 0;
+}
+
+void build_free(struct build *build)
+{
+	if (!build)
+		return;
+	xlb_bpf__destroy(build->skeleton);
+	free(build);
 }
