@@ -51,7 +51,8 @@ static void generate_backends(struct model *model, struct model_service *service
 {
 	bool v6 = service->vip.v6;
 
-	if (service->forward >= XLB_FORWARD_IPIP)
+	if (service->forward >= XLB_FORWARD_IPIP ||
+	    (service->forward == XLB_FORWARD_NAT && one_in(3)))
 		v6 = draw(2);
 	service->first_backend = model->n_backends;
 	service->n_backends = one_in(8) ? 0 : 1 + draw(4);
@@ -319,7 +320,8 @@ static void put_transport(struct builder *builder, const struct wish *wish)
 
 static unsigned int payload_size(void)
 {
-	return one_in(3) ? 1380 + draw(180) : draw(200);
+	/* About the MTU; about what IPv6 hosts need not go below; short ones. */
+	return one_in(3) ? 1380 + draw(180) : one_in(6) ? 1190 + draw(60) : draw(200);
 }
 
 static uint8_t flags_of(uint8_t protocol)

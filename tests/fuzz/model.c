@@ -313,17 +313,52 @@ static bool nat_port_legal(const struct model *model, unsigned int backend, uint
 	return true;
 }
 
+/* Where the program's frame to a backend has its ports. */
+static unsigned int ports_seen(const struct packet *packet, const struct model_backend *backend)
+{
+	if (backend->address.v6 == packet->v6)
+		return packet->transport;
+	return packet->network + (backend->address.v6 ? 40 : 20);
+}
+
+/*
+ * To the other family (Documentation/packets.md, "nat between families"). NULL: it is gone, dropped or
+ * answered.
+ */
+static const struct packet *cross_check(struct model *model, unsigned int service,
+					const struct packet *packet, struct frame_out *out)
+{
+	unsigned int header = packet->v6 ? 20 : 40;
+	unsigned int bytes = packet->bytes - packet->headers + header, mtu;
+
+	if (packet->kind != WHOLE) {
+		drop(model, service, XLB_DROP_UNTRANSLATABLE, out);
+		return NULL;
+	}
+	if (bytes > model->mtu && !(packet->v6 && bytes <= 1260)) {
+		mtu = model->mtu - header + packet->headers;
+		too_big(model, service, packet, packet->v6 && mtu < 1280 ? 1280 : mtu, out);
+		return NULL;
+	}
+	if (!packet->v6 && packet->protocol == UDP &&
+	    !get16(packet->frame + packet->transport + 6)) {
+		drop(model, service, XLB_DROP_UNTRANSLATABLE, out);
+		return NULL;
+	}
+	return packet;
+}
+
 static struct model_flow *flow_begin(struct model *model, unsigned int service,
 				     unsigned int backend, const struct packet *packet,
 				     const struct frame_out *actual)
 {
+	unsigned int at_ports = ports_seen(packet, &model->backends[backend]);
 	uint8_t forward = model->services[service].forward;
 	struct model_flow *flow = NULL;
 	uint16_t port = 0;
 
 	if (forward == XLB_FORWARD_NAT && packet->kind != LATER)
-		port = actual->length >= packet->transport + 2 ?
-			       get16(actual->data + packet->transport) : 0;
+		port = actual->length >= at_ports + 2 ? get16(actual->data + at_ports) : 0;
 	for (unsigned int i = 0; i < MODEL_FLOWS && !flow; i++) {
 		struct model_flow *at = &model->flows[i];
 
@@ -350,15 +385,21 @@ static const char *out_to_backend(struct model *model, unsigned int index, unsig
 	const struct model_backend *backend = &model->backends[to];
 	unsigned int added = forward < XLB_FORWARD_IPIP ? 0 :
 			     (backend->address.v6 ? 40 : 20) + (forward == XLB_FORWARD_GUE ? 8 : 0);
+	bool crosses = nat_port && backend->address.v6 != packet->v6;
 	const char *wrong = NULL;
 
-	if (packet->bytes + added > model->mtu) {
+	if (crosses && !cross_check(model, index, packet, out))
+		return NULL;
+	if (!crosses && packet->bytes + added > model->mtu) {
 		too_big(model, index, packet, model->mtu - added, out);
 		return NULL;
 	}
 	out_begin(packet, backend->mac, model, out);
 	mss_lower(packet, service->mss, out);
-	if (forward > XLB_FORWARD_DNAT) {
+	if (crosses) {
+		out_cross(packet, &backend->source, nat_port, &backend->address, backend->port,
+			  actual, out);
+	} else if (forward > XLB_FORWARD_DNAT) {
 		hop_less(out->data + packet->network, packet->v6);
 		if (added)
 			wrong = out_encapsulate(packet, service, backend, forward, actual, out);
@@ -449,7 +490,8 @@ static const char *serve(struct model *model, unsigned int index, const struct p
 			return MODEL_LOST;
 		if (service->forward == XLB_FORWARD_NAT &&
 		    !nat_port_legal(model, backend,
-				    get16(actual->data + packet->transport)))
+				    get16(actual->data +
+					  ports_seen(packet, &model->backends[backend]))))
 			return "a nat port that may not be used";
 		flow = flow_begin(model, index, backend, packet, actual);
 		if (!flow)
@@ -461,23 +503,33 @@ static const char *serve(struct model *model, unsigned int index, const struct p
 	return wrong;
 }
 
-static const char *restore(struct model *model, const struct packet *packet, struct frame_out *out)
+static const char *restore(struct model *model, const struct packet *packet,
+			   const struct frame_out *actual, struct frame_out *out)
 {
 	struct model_flow *flow = sound(packet) ? flow_by_reply(model, packet) : NULL;
 	const struct model_service *service;
+	bool crosses;
 
 	if (!flow || packet->ttl <= 1)
 		return NULL;
 	service = &model->services[flow->service];
+	crosses = flow->client.v6 != packet->v6;
 	flow_move(flow, packet, true);
-	if (packet->bytes > model->mtu) {
+	if (crosses && !cross_check(model, flow->service, packet, out))
+		return NULL;
+	if (!crosses && packet->bytes > model->mtu) {
 		too_big(model, flow->service, packet, model->mtu, out);
 		return NULL;
 	}
 	out_begin(packet, model->router_mac, model, out);
 	mss_lower(packet, service->mss, out);
-	(packet->kind == ERROR ? out_translate_error : out_translate)(
-		packet, &service->vip, service->port, &flow->client, flow->client_port, out);
+	if (crosses)
+		out_cross(packet, &service->vip, service->port, &flow->client, flow->client_port,
+			  actual, out);
+	else
+		(packet->kind == ERROR ? out_translate_error : out_translate)(
+			packet, &service->vip, service->port, &flow->client, flow->client_port,
+			out);
 	model->service_counts[flow->service].to_client++;
 	model->service_counts[flow->service].to_client_bytes += packet->bytes;
 	model->backend_counts[flow->backend].to_client++;
@@ -511,7 +563,7 @@ const char *model_run(struct model *model, const uint8_t *frame, unsigned int le
 	}
 	service = service_find(model, &packet);
 	wrong = service >= 0 ? serve(model, service, &packet, actual, out) :
-			       restore(model, &packet, out);
+			       restore(model, &packet, actual, out);
 	ours = out->verdict != XDP_PASS;
 	if (ours && packet.kind == FIRST)
 		fragment_keep(model, &packet);

@@ -64,6 +64,10 @@ void out_translate(const struct packet *packet, const struct ip *source, uint16_
 void out_translate_error(const struct packet *packet, const struct ip *source,
 			 uint16_t source_port, const struct ip *destination,
 			 uint16_t destination_port, struct frame_out *out);
+/* The same into a header of the addresses' family, which is the other one (RFC 7915). */
+void out_cross(const struct packet *packet, const struct ip *source, uint16_t source_port,
+	       const struct ip *destination, uint16_t destination_port,
+	       const struct frame_out *actual, struct frame_out *out);
 void mss_lower(const struct packet *packet, uint16_t most, struct frame_out *out);
 void out_reset(const struct packet *packet, struct frame_out *out);
 void out_error(const struct packet *packet, uint8_t type, uint8_t code, uint32_t rest,

@@ -185,9 +185,23 @@ static void zero_values(struct stand *stand, struct bpf_map *map, uint32_t key, 
 	free(values);
 }
 
+bool stand_learned_paths(struct stand *stand)
+{
+	uint8_t key[64];
+
+	return !bpf_map_get_next_key(bpf_map__fd(stand->xlb->maps.paths), NULL, key);
+}
+
 static void forget(struct stand *stand)
 {
 	struct xlb_bpf *xlb = stand->xlb;
+
+	if (stand_learned_paths(stand)) {
+		map_empty(xlb->maps.paths);
+		/* Next hops have what was learned in them. */
+		for (uint32_t i = 0; i < stand->config.neighbours; i++)
+			zero_values(stand, xlb->maps.neighbours, i, sizeof(struct xlb_neighbour));
+	}
 
 	for (unsigned int i = 0; i < stand->n_used; i++) {
 		struct xlb_service none4 = {};

@@ -17,6 +17,11 @@ void stand_service_counts(struct stand *stand, const struct model_service *servi
 			  struct model_counts *ret_counts);
 void stand_backend_counts(struct stand *stand, unsigned int backend,
 			  struct model_counts *ret_counts);
+/*
+ * Whether the program took the source of an error for a tunnel's end and believed it. There are none
+ * here whose errors come, but the filter, which says who is one, now and then says yes to a stranger.
+ */
+bool stand_learned_paths(struct stand *stand);
 uint64_t stand_drops(struct stand *stand, unsigned int reason);
 
 #endif

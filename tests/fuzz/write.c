@@ -105,6 +105,65 @@ void out_translate(const struct packet *packet, const struct ip *source,
 		put16(check, 0xffff);
 }
 
+/* A new header; what may be any number is taken from the frame that came out. */
+static void write_header(uint8_t *ip, const struct packet *packet, const struct ip *source,
+			 const struct ip *destination, unsigned int bytes, const uint8_t *seen)
+{
+	const uint8_t *old = packet->frame + packet->network;
+	uint8_t class = packet->v6 ? old[0] << 4 | old[1] >> 4 : old[1];
+	unsigned int n = ip_bytes(source);
+
+	memset(ip, 0, source->v6 ? 40 : 20);
+	if (source->v6) {
+		ip[0] = 0x60 | class >> 4;
+		ip[1] = class << 4;
+		put16(ip + 4, bytes - 40);
+		ip[6] = packet->protocol;
+		ip[7] = packet->ttl - 1;
+	} else {
+		ip[0] = 0x45;
+		ip[1] = class;
+		put16(ip + 2, bytes);
+		if (bytes > 1260)
+			ip[6] = 0x40;
+		else
+			memcpy(ip + 4, seen + 4, 2);
+		ip[8] = packet->ttl - 1;
+		ip[9] = packet->protocol;
+	}
+	memcpy(ip + (source->v6 ? 8 : 12), source->byte, n);
+	memcpy(ip + (source->v6 ? 8 : 12) + n, destination->byte, n);
+	if (!source->v6)
+		put16(ip + 10, check_of(sum_of(ip, 20)));
+}
+
+void out_cross(const struct packet *packet, const struct ip *source, uint16_t source_port,
+	       const struct ip *destination, uint16_t destination_port,
+	       const struct frame_out *actual, struct frame_out *out)
+{
+	unsigned int header = source->v6 ? 40 : 20, n = ip_bytes(source);
+	uint8_t *network = out->data + packet->network, *transport = out->data + packet->transport;
+	uint8_t *check = transport + (packet->protocol == TCP ? 16 : 6);
+	uint8_t before[32] = {}, after[32] = {};
+	bool summed = packet->protocol == TCP || get16(check);
+
+	memcpy(before, packet->source.byte, ip_bytes(&packet->source));
+	memcpy(before + 16, packet->destination.byte, ip_bytes(&packet->source));
+	memcpy(after, source->byte, n);
+	memcpy(after + 16, destination->byte, n);
+	if (summed)
+		put16(check, check_replace(get16(check), before, after, 32));
+	write16(transport, source_port, summed ? check : NULL);
+	write16(transport + 2, destination_port, summed ? check : NULL);
+	if (packet->protocol == UDP && summed && !get16(check))
+		put16(check, 0xffff);
+	memmove(network + header, transport, out->length - packet->transport);
+	out->length += header - packet->headers;
+	put16(network - 2, source->v6 ? 0x86dd : 0x0800);
+	write_header(network, packet, source, destination,
+		     packet->bytes - packet->headers + header, actual->data + packet->network);
+}
+
 /* An error: what it quotes is turned around, and its own way is. */
 void out_translate_error(const struct packet *packet, const struct ip *source,
 				uint16_t source_port, const struct ip *destination,
