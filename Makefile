@@ -17,7 +17,7 @@ VERSION := $(shell cat VERSION)
 Q := $(if $(V),,@)
 say = $(if $(V),@:,@printf '  %-8s%s\n')
 
-LIBRARIES := libbpf libxdp libelf zlib libcurl jansson yajl yaml-0.1 libevent libmnl
+LIBRARIES := libbpf libxdp libelf zlib libcurl jansson yajl yaml-0.1 libevent libmnl libcap-ng libseccomp
 LIBRARY_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(LIBRARIES) 2>/dev/null)
 LIBRARY_LIBS := $(shell $(PKG_CONFIG) --libs $(LIBRARIES) 2>/dev/null)
 

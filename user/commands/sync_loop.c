@@ -10,6 +10,7 @@
 #include <event2/event.h>
 
 #include "base/cleanup.h"
+#include "commands/confine.h"
 #include "commands/output.h"
 #include "commands/session.h"
 #include "commands/sync_report.h"
@@ -272,6 +273,12 @@ static int follow_server(struct loop *loop, struct error *err)
 	r = kube_connect(loop->sync.kube, loop->base, err);
 	if (r < 0)
 		return r;
+	/* All that is left goes on without: nothing has been asked, and no thread been started. */
+	if (loop->options->kube.watch) {
+		r = confine(kube_runs_plugins(loop->sync.kube), err);
+		if (r < 0)
+			return r;
+	}
 	if (event_base_dispatch(loop->base) < 0)
 		return error_set(err, EIO, "the event loop does not work");
 	return 0;

@@ -63,6 +63,28 @@ static struct xdp_program *multiprog_find(struct xdp_multiprog *multiprog, uint3
 	return NULL;
 }
 
+/*
+ * What is not ours may be a dispatcher that ours is in. Who has no CAP_SYS_ADMIN is not told the
+ * name of what is attached, but the pins of a dispatcher are under its id.
+ */
+static int dispatcher_look(struct datapath *dp, uint32_t ifindex, struct xdp_state *state)
+{
+	bool named = !strcmp(state->name, DISPATCHER_NAME);
+	uint32_t ours;
+
+	if (!named && state->described)
+		return 0;
+	if (!named && !dispatcher_readable())
+		return -EACCES;
+	ours = dispatcher_member(dp, ifindex, state->program_id);
+	if (!ours && !named)
+		return 0;
+	state->owner = ours ? XDP_OURS : XDP_DISPATCHER;
+	state->dispatcher = ours;
+	state->program_id = ours ? ours : state->program_id;
+	return 0;
+}
+
 int xdp_look(struct datapath *dp, uint32_t ifindex, struct xdp_state *ret_state)
 {
 	LIBBPF_OPTS(bpf_xdp_query_opts, query);
@@ -85,16 +107,14 @@ int xdp_look(struct datapath *dp, uint32_t ifindex, struct xdp_state *ret_state)
 	} else {
 		struct chain_member program = {};
 
-		program_describe(dp, state.program_id, &program);
+		state.described = program_describe(dp, state.program_id, &program);
 		memcpy(state.name, program.name, sizeof(state.name));
 		state.owner = XDP_FOREIGN;
 	}
-	if (state.owner == XDP_FOREIGN && !strcmp(state.name, DISPATCHER_NAME)) {
-		uint32_t ours = dispatcher_member(dp, ifindex, state.program_id);
-
-		state.owner = ours ? XDP_OURS : XDP_DISPATCHER;
-		state.dispatcher = ours;
-		state.program_id = ours ? ours : state.program_id;
+	if (state.owner == XDP_FOREIGN) {
+		r = dispatcher_look(dp, ifindex, &state);
+		if (r)
+			return r;
 	}
 	*ret_state = state;
 	return 0;

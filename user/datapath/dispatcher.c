@@ -9,6 +9,7 @@
  * written to one, for as long as libxdp may look for it. Who has set that variable has decided
  * otherwise. Where no file can be written, libxdp takes its own.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
@@ -40,7 +41,7 @@ static bool describe(const struct datapath *dp, int fd, struct chain_member *ret
 
 	if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &size))
 		return false;
-	*ret_member = (struct chain_member){ .id = info.id, .ours = program_ours(dp, info.id) };
+	*ret_member = (struct chain_member){ .id = info.id, .ours = program_fd_ours(dp, fd) };
 	snprintf(ret_member->name, sizeof(ret_member->name), "%s", info.name);
 	tag_format(info.tag, ret_member->tag);
 	return true;
@@ -99,6 +100,15 @@ size_t dispatcher_chain(const struct datapath *dp, uint32_t ifindex, uint32_t di
 		ret_chain[n++].priority = config.run_prios[i];
 	}
 	return n;
+}
+
+bool dispatcher_readable(void)
+{
+	const char *bpffs = secure_getenv("LIBXDP_BPFFS");
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/xdp", bpffs ? bpffs : "/sys/fs/bpf");
+	return !faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) || errno == ENOENT;
 }
 
 uint32_t dispatcher_member(const struct datapath *dp, uint32_t ifindex, uint32_t dispatcher_id)

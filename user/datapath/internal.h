@@ -411,6 +411,7 @@ struct xdp_state {
 	enum xdp_owner owner;
 	bool native;
 	bool dispatcher;	/* ours is one of a dispatcher's programs */
+	bool described;		/* the kernel tells of the one in the way */
 	uint32_t attached_id;	/* of what the kernel runs: the dispatcher, or the program */
 	uint32_t program_id;	/* of ours, or of the one in the way */
 	char name[16];		/* of the one in the way */
@@ -428,6 +429,8 @@ void xdp_forget(uint32_t ifindex);
 
 /* dispatcher.c: the id of our program among those of a dispatcher; 0: it is not there. */
 uint32_t dispatcher_member(const struct datapath *dp, uint32_t ifindex, uint32_t dispatcher_id);
+/* false: this process may not see who is in a dispatcher. */
+bool dispatcher_readable(void);
 /* Its programs in the order in which they run; returns how many. */
 size_t dispatcher_chain(const struct datapath *dp, uint32_t ifindex, uint32_t dispatcher_id,
 			struct chain_member ret_chain[CHAIN_MAX]);
@@ -446,7 +449,8 @@ void dispatcher_withdraw(struct dispatcher_folder *folder);
 int tc_attach(struct datapath *dp, uint32_t ifindex, bool egress, bool *ret_qdisc_made,
 	      struct error *err);
 void tc_detach(struct datapath *dp, uint32_t ifindex, bool qdisc_made);
-/* Whether a loaded program works on our maps. */
+/* Whether a loaded program works on our maps. Of what is pinned elsewhere: see dispatcher.c. */
+bool program_fd_ours(const struct datapath *dp, int fd);
 bool program_ours(const struct datapath *dp, uint32_t program_id);
 /* A pinned program of ours, by the name of its pin; the caller closes. */
 int program_open(const struct datapath *dp, const char *pin, struct error *err);

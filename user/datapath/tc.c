@@ -20,21 +20,51 @@
 #define TC_HANDLES 8
 #define PROGRAM_MAPS_MAX 64
 
-bool program_ours(const struct datapath *dp, uint32_t program_id)
+bool program_fd_ours(const struct datapath *dp, int fd)
 {
-	_cleanup_(close_fd) int fd = bpf_prog_get_fd_by_id(program_id);
 	uint32_t maps[PROGRAM_MAPS_MAX], size = sizeof(struct bpf_prog_info);
 	struct bpf_prog_info info = {
 		.map_ids = (uintptr_t)maps,
 		.nr_map_ids = PROGRAM_MAPS_MAX,
 	};
 
-	if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &size))
+	if (bpf_obj_get_info_by_fd(fd, &info, &size))
 		return false;
 	for (uint32_t i = 0; i < info.nr_map_ids && i < PROGRAM_MAPS_MAX; i++)
 		if (maps[i] == dp->own_map_id)
 			return true;
 	return false;
+}
+
+static uint32_t program_id_of(int fd)
+{
+	struct bpf_prog_info info = {};
+	uint32_t size = sizeof(info);
+
+	return bpf_obj_get_info_by_fd(fd, &info, &size) ? 0 : info.id;
+}
+
+/* Whether it is one of the pinned ones: all that can be told without CAP_SYS_ADMIN. */
+static bool program_pinned(const struct datapath *dp, uint32_t program_id)
+{
+	static const char *const pins[] = { "xdp", "tc_ingress", "tc_egress" };
+
+	for (size_t i = 0; i < sizeof(pins) / sizeof(*pins); i++) {
+		_cleanup_(close_fd) int fd = program_open(dp, pins[i], NULL);
+
+		if (fd >= 0 && program_id_of(fd) == program_id)
+			return true;
+	}
+	return false;
+}
+
+bool program_ours(const struct datapath *dp, uint32_t program_id)
+{
+	_cleanup_(close_fd) int fd = bpf_prog_get_fd_by_id(program_id);
+
+	if (fd < 0 && errno == EPERM)
+		return program_pinned(dp, program_id);
+	return fd >= 0 && program_fd_ours(dp, fd);
 }
 
 int program_open(const struct datapath *dp, const char *pin, struct error *err)
@@ -45,14 +75,6 @@ int program_open(const struct datapath *dp, const char *pin, struct error *err)
 	snprintf(path, sizeof(path), "%s/%s", dp->pin_dir, pin);
 	fd = bpf_obj_get(path);
 	return fd >= 0 ? fd : error_set(err, errno, "%s: %s", path, strerror(errno));
-}
-
-static uint32_t program_id_of(int fd)
-{
-	struct bpf_prog_info info = {};
-	uint32_t size = sizeof(info);
-
-	return bpf_obj_get_info_by_fd(fd, &info, &size) ? 0 : info.id;
 }
 
 /* Finds our filter on a hook, or a handle for it; *ret_program is 0 where there is none yet. */

@@ -404,6 +404,11 @@ int cluster_start(struct kube *kube, struct event_base *base, struct cluster **r
 	return 0;
 }
 
+bool cluster_runs_plugins(const struct cluster *cluster)
+{
+	return cluster->config->exec;
+}
+
 void cluster_free(struct cluster *cluster)
 {
 	if (!cluster)

@@ -57,6 +57,11 @@ int kube_connect(struct kube *kube, struct event_base *base, struct error *err)
 	return cluster_start(kube, base, &kube->cluster, err);
 }
 
+bool kube_runs_plugins(const struct kube *kube)
+{
+	return cluster_runs_plugins(kube->cluster);
+}
+
 void kube_clean_text(char *text)
 {
 	for (; *text; text++)

@@ -93,6 +93,9 @@ int kube_load_file(struct kube *kube, const char *path, struct error *err);
  */
 int kube_connect(struct kube *kube, struct event_base *base, struct error *err);
 
+/* After kube_connect(): whether programs are run for credentials (exec plugins). */
+bool kube_runs_plugins(const struct kube *kube);
+
 /*
  * Both Services and their endpoints are known in full, so that what is not wanted may be removed.
  */

@@ -172,7 +172,11 @@ static void on_exit_of_plugin(evutil_socket_t fd, short what, void *arg)
 		;
 	while (read_complaint(plugin))
 		;
-	if (WIFSIGNALED(status))
+	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS)
+		error_set(&err, EIO,
+			  "exec plugin %s: ended by a system call that the filter of a watch "
+			  "refuses; the kernel's log names it", plugin->name);
+	else if (WIFSIGNALED(status))
 		error_set(&err, EIO, "exec plugin %s: killed by signal %d", plugin->name,
 			  WTERMSIG(status));
 	else if (WEXITSTATUS(status))
