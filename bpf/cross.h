@@ -13,6 +13,8 @@
 #define XLB_CROSS_H
 
 #include "dissect.h"
+#include "hop.h"
+#include "mss.h"
 #include "packet.h"
 #include "reply.h"
 #include "rewrite.h"
@@ -188,6 +190,68 @@ __weak __noinline int cross(struct xdp_md *ctx)
 	*type = bpf_htons(ETH_P_IPV6);
 	cross_write_ipv6(frame.network, packet, tos, bytes);
 	return 0;
+}
+
+/*
+ * Sends the packet in hand to a next hop (see hop_look_up) as one of the other family, by
+ * packet.translation. Returns an enum verdict.
+ */
+__weak __noinline int emit_crossed(struct xdp_md *ctx, __u64 which, __u32 fallback)
+{
+	struct xlb_next_hop *next = hop_of(which);
+	struct packet *packet = packet_get();
+	int reason;
+
+	if (!packet || !next)
+		return VERDICT_PASS;
+	if (!cross_possible(packet))
+		return dropped(packet, XLB_DROP_UNTRANSLATABLE);
+	if (*(volatile __u32 *)&next->checked != packet->now)
+		hop_look_up(ctx, which, fallback);
+	if (cross_overflows(packet, next))
+		return answered(packet, ANSWER_TOO_BIG);
+	if (packet->tcp_flags & TCP_SYN)
+		xdp_check_mss(ctx);
+	reason = cross(ctx);
+	if (reason)
+		return dropped(packet, reason);
+	return emit(ctx, packet, hop_current(next));
+}
+
+/* To a backend of the other family, by its id; `port`: of the flow. Returns an enum verdict. */
+__weak __noinline int serve_crossed(struct xdp_md *ctx, __u32 id, __u32 port)
+{
+	struct xlb_backend *backend = backend_get(id);
+	struct packet *packet = packet_get();
+
+	if (!packet || !backend)
+		return VERDICT_PASS;
+	/* A socket of this node: its flows are not translated (flow_begin). */
+	if (!port)
+		return dropped(packet, XLB_DROP_UNTRANSLATABLE);
+	cross_to_backend(packet, backend, port);
+	return emit_crossed(ctx, id | (packet->ipv6 ? 0 : HOP_IPV6), backend->ifindex);
+}
+
+/*
+ * A packet that is no reply to a client of its own family: perhaps to one of the other. Returns an
+ * enum verdict.
+ */
+__weak __noinline int restore_crossed(struct xdp_md *ctx)
+{
+	struct packet *packet = packet_get();
+	struct reply reply;
+	__u32 slot;
+
+	if (!packet || !reply_find_crossed(packet, &reply))
+		return VERDICT_PASS;
+	packet->now = tick_now();
+	reply_outcome(packet, &reply, !packet->ipv6);
+	flow_touch(&reply.flow, reply.value, FLOW_BY_REPLY, packet, !packet->ipv6);
+	cross_to_client(packet, &reply);
+	if (!neighbour_get(&packet->translation.destination, true, &slot))
+		return dropped(packet, XLB_DROP_NO_ROUTE);
+	return emit_crossed(ctx, slot | HOP_CLIENT | (packet->ipv6 ? 0 : HOP_IPV6), 0);
 }
 
 #endif

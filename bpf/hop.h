@@ -17,6 +17,7 @@
 #include "maps.h"
 #include "packet.h"
 #include "rewrite.h"
+#include "service.h"
 
 #ifndef AF_INET
 #define AF_INET 2
@@ -70,8 +71,7 @@ static __always_inline long hop_ask(void *ctx, struct bpf_fib_lookup *fib,
 	return bpf_fib_lookup(ctx, fib, sizeof(*fib), 0);
 }
 
-/* bpf_fib_lookup tells the MTU of the way (5.12). Set by lbctl. */
-__weak const volatile bool has_fib_mtu = true;
+extern const volatile bool has_fib_mtu; /* in xlb.bpf.c */
 
 /*
  * How much fits on the way to packet.translation.destination by that device: by the kernel's routes,
@@ -151,6 +151,74 @@ static __always_inline void hop_refresh(void *ctx, struct xlb_next_hop *next,
 	}
 	publish((__u32 *)&next->current, HOP_CURRENT(place, mtu));
 	*(volatile __u32 *)&next->checked = settled ? now : 0;
+}
+
+#define HOP_IPV6 (1ull << 32)	/* beside an ifindex, where arguments are few */
+/* Whose next hop it is: a backend's (by id), or a client's (by slot of `neighbours`). */
+#define HOP_CLIENT (1ull << 33)
+
+static __always_inline struct xlb_next_hop *hop_of(__u64 which)
+{
+	struct xlb_neighbour *neighbour;
+	struct xlb_backend *backend;
+	__u32 id = which;
+
+	if (which & HOP_CLIENT) {
+		neighbour = bpf_map_lookup_elem(&neighbours, &id);
+		if (!neighbour)
+			return NULL;
+		/* Else clang adds first and asks then, which the verifier does not like. */
+		barrier_var(neighbour);
+		return &neighbour->next_hop;
+	}
+	backend = backend_get(id);
+	if (!backend)
+		return NULL;
+	barrier_var(backend);
+	return &backend->next_hop;
+}
+
+/*
+ * The look-up of the next hop number `which`, with HOP_CLIENT and HOP_IPV6, on the way that
+ * packet.translation says; `fallback`: see hop_refresh().
+ */
+__weak __noinline int hop_look_up(struct xdp_md *ctx, __u64 which, __u32 fallback)
+{
+	struct xlb_next_hop *next = hop_of(which);
+	struct packet *packet = packet_get();
+
+	if (!packet || !next)
+		return 0;
+	hop_refresh(ctx, next, &packet->translation, packet->protocol, packet->now,
+		    ctx->ingress_ifindex, fallback, which & HOP_IPV6);
+	return 0;
+}
+
+/* Makes sure that a next hop was looked up within this tick. */
+static __always_inline void hop_freshen(struct xdp_md *ctx, struct packet *packet,
+					struct xlb_next_hop *next, __u64 which, __u32 fallback,
+					const struct xlb_address *source,
+					const struct xlb_address *destination, bool ipv6)
+{
+	if (__builtin_expect(*(volatile __u32 *)&next->checked == packet->now, 1))
+		return;
+	packet->translation.source.word[0] = source->word[0];
+	packet->translation.destination.word[0] = destination->word[0];
+	if (ipv6) {
+		address_copy(&packet->translation.source, source);
+		address_copy(&packet->translation.destination, destination);
+		which |= HOP_IPV6;
+	}
+	hop_look_up(ctx, which, fallback);
+}
+
+/* Whether a packet, with what is put in front of it, is more than a link takes. */
+static __always_inline bool hop_overflows(const struct packet *packet,
+					  const struct xlb_next_hop *next, __u32 added)
+{
+	__u32 mtu = *(volatile __u16 *)&next->mtu;
+
+	return __builtin_expect(mtu && packet->bytes + added > mtu, 0);
 }
 
 /* The hop to use now; by value, so that it is one and the same throughout. */

@@ -3,6 +3,7 @@
 #ifndef XLB_MSS_H
 #define XLB_MSS_H
 
+#include "maps.h"
 #include "packet.h"
 #include "rewrite.h"
 
@@ -52,6 +53,21 @@ static __always_inline void mss_lower(struct packet *packet, void *data, void *e
 		}
 		return;
 	}
+}
+
+/* Lowers the MSS of a SYN if its service wants it lower. */
+__weak __noinline int xdp_check_mss(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct packet *packet = packet_get();
+	struct xlb_service_options *options;
+
+	if (!packet)
+		return 0;
+	options = bpf_map_lookup_elem(&service_options, &packet->outcome.service);
+	if (options && options->mss)
+		mss_lower(packet, data, end, options->mss);
+	return 0;
 }
 
 #endif
