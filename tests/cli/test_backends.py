@@ -159,9 +159,13 @@ def test_more_than_there_is_room_for(world):
 
 
 def test_other_family(attached):
-    """Only tunnels lead from one to the other."""
-    line = attached.fails("backends", "add", "192.0.2.10:80/tcp", "2001:db8::5")
-    assert line == ("[2001:db8::5]:80: is IPv6, but 192.0.2.10:80/tcp is IPv4, and its forwarding, nat, "
+    """Only nat and tunnels lead from one to the other."""
+    attached.ok("services", "set", VIP, "--forward", "dnat")
+    line = attached.fails("backends", "add", VIP, "2001:db8::5")
+    assert line == ("[2001:db8::5]:80: is IPv6, but 192.0.2.10:80/tcp is IPv4, and its forwarding, dnat, "
                     "does not lead from one to the other")
-    assert "IPv4" in attached.fails("backends", "add", "[2001:db8::10]:80/tcp", "10.0.0.5")
-    assert "no backend of" in attached.fails("backends", "del", "192.0.2.10:80/tcp", "2001:db8::5")
+    attached.ok("services", "set", VIP6, "--forward", "dnat")
+    assert "IPv4" in attached.fails("backends", "add", VIP6, "10.0.0.5")
+    assert "no backend of" in attached.fails("backends", "del", VIP, "2001:db8::5")
+    attached.ok("services", "set", VIP, "--forward", "nat")
+    attached.ok("backends", "add", VIP, "2001:db8::5")

@@ -253,5 +253,7 @@ def test_backends_that_a_way_of_forwarding_cannot_have(world):
     world.ok("services", "set", VIP, "--forward", "ipip")
     assert "8080" in world.fails("backends", "add", VIP, "198.51.100.5:8080")
     world.ok("backends", "add", VIP, "2001:db8:1::5")
-    assert "IPv6" in world.fails("services", "set", VIP, "--forward", "nat")
+    for forward in ("l2", "dnat"):
+        assert "IPv6" in world.fails("services", "set", VIP, "--forward", forward)
+    world.ok("services", "set", VIP, "--forward", "nat")
     assert world.backend(VIP, "2001:db8:1::5")["address"] == "[2001:db8:1::5]:80"

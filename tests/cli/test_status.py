@@ -25,7 +25,7 @@ def test_status_json(attached):
     assert device["mode"] == "native" and device["how"] in ("direct", "dispatcher")
     shown = attached.run("bpftool", "prog", "show", "id", str(device["program"]))
     assert " xdp " in shown.splitlines()[0]
-    assert set(status["drops"].values()) == {0} and len(status["drops"]) == 14
+    assert set(status["drops"].values()) == {0} and len(status["drops"]) == 15
     by_name = {each["map"]: each for each in status["maps"]}
     assert by_name["services"]["used"] == 2 and by_name["services6"]["used"] == 1
     assert by_name["backends"]["used"] == 3

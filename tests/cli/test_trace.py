@@ -290,7 +290,7 @@ def test_affinity(world):
 def test_neighbour_that_is_not_known(world):
     world.service(backends=["198.51.100.99"])
     trace = world.trace(f"{CLIENT}:4242", VIP)
-    assert trace["next_hop"] == {"device": "veth0", "mac": None, "kernel": True, "mtu": None}
+    assert trace["next_hop"] == {"device": "veth0", "mac": None, "kernel": True, "mtu": 1500}
     assert (trace["outcome"], trace["verdict"]) == ("forwarded", "pass")
     assert trace["becomes"].startswith("length ") and "MAC source" not in changes(trace)
 
