@@ -24,47 +24,60 @@ static __always_inline void count_drop(__u32 reason)
 		stats->packets++;
 }
 
-static __always_inline void count_backend(const struct packet *packet)
+static __always_inline struct xlb_service_stats *count_service(const struct packet *packet)
 {
+	return bpf_map_lookup_elem(&service_stats, &packet->outcome.service);
+}
+
+/* A packet that goes on, to a backend or to a client. */
+static __always_inline void count_served(const struct packet *packet)
+{
+	struct xlb_service_stats *service = count_service(packet);
 	__u32 id = packet->outcome.backend;
 	struct xlb_backend_tally *tally = bpf_map_lookup_elem(&backend_tally, &id);
 
-	if (!tally)
+	if (!service || !tally)
 		return;
-	count_add(packet->outcome.to_client ? &tally->to_client : &tally->to_backend,
-		  packet->bytes);
-	tally->flows += packet->outcome.new_flow;
+	if (packet->outcome.to_client) {
+		count_add(&service->to_client, packet->bytes);
+		count_add(&tally->to_client, packet->bytes);
+	} else {
+		count_add(&service->to_backend, packet->bytes);
+		count_add(&tally->to_backend, packet->bytes);
+		service->flows += packet->outcome.new_flow;
+		tally->flows += packet->outcome.new_flow;
+	}
 	mirror_show(id, tally);
 }
 
-static __always_inline void count_service(const struct packet *packet, enum verdict verdict)
+/* A packet that ends here, by its verdict. */
+__weak __noinline int count_stopped(__u32 verdict)
 {
-	struct xlb_service_stats *stats = bpf_map_lookup_elem(&service_stats, &packet->outcome.service);
+	struct packet *packet = packet_get();
+	struct xlb_service_stats *service;
 
-	if (!stats)
-		return;
-	if (verdict == VERDICT_DROP) {
-		count_add(&stats->dropped, packet->bytes);
-	} else if (verdict == VERDICT_ANSWER) {
-		if (packet->answer == ANSWER_REFUSED)
-			count_add(&stats->refused, packet->bytes);
-	} else {
-		count_add(packet->outcome.to_client ? &stats->to_client : &stats->to_backend,
-			  packet->bytes);
-		stats->flows += packet->outcome.new_flow;
-	}
-}
-
-static __always_inline void count(const struct packet *packet,
-				  enum verdict verdict)
-{
+	if (!packet)
+		return 0;
 	if (verdict == VERDICT_DROP)
 		count_drop(packet->drop);
 	if (!packet->outcome.known_service)
-		return;
-	count_service(packet, verdict);
-	if (verdict != VERDICT_DROP && verdict != VERDICT_ANSWER)
-		count_backend(packet);
+		return 0;
+	service = count_service(packet);
+	if (!service)
+		return 0;
+	if (verdict == VERDICT_DROP)
+		count_add(&service->dropped, packet->bytes);
+	else if (packet->answer == ANSWER_REFUSED)
+		count_add(&service->refused, packet->bytes);
+	return 0;
+}
+
+static __always_inline void count(const struct packet *packet, enum verdict verdict)
+{
+	if (verdict == VERDICT_DROP || verdict == VERDICT_ANSWER)
+		count_stopped(verdict);
+	else if (packet->outcome.known_service)
+		count_served(packet);
 }
 
 #endif

@@ -153,6 +153,18 @@ struct frame {
  */
 #define RECALL(field) (*(volatile typeof(field) *)&(field))
 
+/*
+ * The same for a number in a register, where a packet would wait for the store: two exclusive ors
+ * with one that the verifier does not know.
+ */
+#define FORGET(number, unknown) ({ \
+	__u64 number_ = (number), unknown_ = (unknown); \
+	number_ ^= unknown_; \
+	barrier_var(number_); \
+	number_ ^= unknown_; \
+	barrier_var(number_); \
+	number_; })
+
 static __always_inline struct packet *packet_get(void)
 {
 	__u32 zero = 0;
@@ -253,7 +265,7 @@ static __always_inline bool frame_find(struct frame *frame, const struct packet 
 static __always_inline __be16 parse_ethernet(struct packet *packet, struct frame *frame)
 {
 	__be16 *type = frame->data + offsetof(struct ethhdr, h_proto);
-	__u64 tags = 0;
+	__u64 tags = 0, offset;
 
 	if (frame->data + ETH_HLEN > frame->end)
 		return 0;
@@ -263,8 +275,9 @@ static __always_inline __be16 parse_ethernet(struct packet *packet, struct frame
 		tags = 1 + is_vlan(type[2]);
 	}
 	packet->vlan_tags = tags;
-	packet->network = ETH_HLEN + tags * VLAN_TAG_BYTES;
-	frame->network = header_at(frame->data, RECALL(packet->network));
+	offset = ETH_HLEN + tags * VLAN_TAG_BYTES;
+	packet->network = offset;
+	frame->network = header_at(frame->data, FORGET(offset, packet->frame));
 	return tags == 2 ? type[4] : tags ? type[2] : type[0];
 }
 
@@ -284,6 +297,7 @@ static __always_inline enum verdict parse_ipv4(struct packet *packet, struct fra
 	packet->ttl = ip->ttl;
 	packet->bytes = bpf_ntohs(ip->tot_len);
 	packet->headers = header;
+	frame->transport = header_at(frame->network, header);
 	if (__builtin_expect(ip->frag_off & bpf_htons(IP_MORE | IP_OFFSET), 0))
 		return VERDICT_UNUSUAL;
 	return VERDICT_NEXT;
@@ -301,6 +315,7 @@ static __always_inline enum verdict parse_ipv6(struct packet *packet, struct fra
 	packet->ttl = ip->hop_limit;
 	packet->bytes = sizeof(*ip) + bpf_ntohs(ip->payload_len);
 	packet->headers = sizeof(*ip);
+	frame->transport = header_at(frame->network, sizeof(*ip));
 	return VERDICT_NEXT;
 }
 
@@ -340,7 +355,7 @@ static __always_inline enum verdict parse(struct packet *packet, struct frame *f
 		return verdict;
 	if (__builtin_expect(packet->protocol != IPPROTO_TCP && packet->protocol != IPPROTO_UDP, 0))
 		return VERDICT_UNUSUAL;
-	return parse_ports(packet, header_at(frame->network, RECALL(packet->headers)), frame->end);
+	return parse_ports(packet, frame->transport, frame->end);
 }
 
 /* Whether it says that it is the first of its connection. UDP does not say. */

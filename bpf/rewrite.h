@@ -54,15 +54,19 @@ static __always_inline void ttl_decrease(void *network, __u64 *sum, bool ipv6)
 	}
 }
 
-/* One hop less to live, and nothing else. */
+/* One hop less to live, and nothing else; the sum as ip_decrease_ttl() of the kernel. */
 static __always_inline void ttl_only(void *network, bool ipv6)
 {
 	struct iphdr *ip = network;
-	__u64 sum = 0;
+	__u32 sum;
 
-	ttl_decrease(network, &sum, ipv6);
-	if (!ipv6)
-		ip->check = checksum_adjust(ip->check, sum);
+	if (ipv6) {
+		((struct ipv6hdr *)network)->hop_limit--;
+		return;
+	}
+	sum = ip->check + bpf_htons(1 << 8);
+	ip->ttl--;
+	ip->check = sum + ((sum + 1) >> 16);
 }
 
 static __always_inline void translate_network(void *network, const struct translation *translation,
