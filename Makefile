@@ -165,4 +165,4 @@ compile_commands.json: FORCE
 clean:
 	$(Q)rm -rf $(B) compile_commands.json
 
--include $(B)/bpf/libxdp/xdp-dispatcher.bpf.d $(TEST_OBJECTS:.o=.d) $(USER_OBJECTS:.o=.d) $(BPF_OBJECTS:.o=.d) $(UNIT_TESTS:=.d) $(BENCHES:=.d) $(BENCH_SKELETONS:.skel.h=.bpf.d)
+-include $(B)/bpf/libxdp/xdp-dispatcher.bpf.d $(TEST_OBJECTS:.o=.d) $(USER_OBJECTS:.o=.d) $(BPF_OBJECTS:.o=.d) $(patsubst bpf/%.c,$(OTHER)/%.d,$(BPF_SOURCES)) $(UNIT_TESTS:=.d) $(BENCHES:=.d) $(BENCH_SKELETONS:.skel.h=.bpf.d)

@@ -95,17 +95,13 @@ static __always_inline bool cross_possible(const struct packet *packet)
 	return packet->kind == KIND_WHOLE;
 }
 
-/* Whether it is more than the link takes, as it will be. packet.mtu: what would fit as it is. */
-static __always_inline bool cross_overflows(struct packet *packet, const struct xlb_next_hop *next)
+/* Whether it is more than the link takes, as it will be. */
+static __always_inline bool cross_overflows(const struct packet *packet,
+					    const struct xlb_next_hop *next)
 {
 	__u32 mtu = *(volatile __u16 *)&next->mtu, bytes = packet->bytes + cross_bytes(packet);
 
-	if (!mtu || bytes <= mtu || (packet->ipv6 && bytes <= CROSS_DONT_FRAGMENT))
-		return false;
-	packet->mtu = mtu - cross_bytes(packet);
-	if (packet->ipv6 && packet->mtu < CROSS_MTU6_LEAST)
-		packet->mtu = CROSS_MTU6_LEAST;
-	return true;
+	return mtu && bytes > mtu && !(packet->ipv6 && bytes <= CROSS_DONT_FRAGMENT);
 }
 
 static __always_inline void cross_write_ipv4(struct iphdr *ip, const struct packet *packet,
@@ -178,6 +174,7 @@ __weak __noinline int cross(struct xdp_md *ctx)
 	type = frame.data + ((packet->network - sizeof(*type)) & 31);
 	header = cross_header(!ipv6);
 	bytes = packet->bytes - packet->headers + header;
+	packet->headers = header;
 	if ((void *)(type + 1) > frame.end || frame.network + sizeof(struct iphdr) > frame.end)
 		return XLB_DROP_EMIT_FAILED;
 	if (ipv6) {
@@ -200,7 +197,7 @@ __weak __noinline int emit_crossed(struct xdp_md *ctx, __u64 which, __u32 fallba
 {
 	struct xlb_next_hop *next = hop_of(which);
 	struct packet *packet = packet_get();
-	int reason;
+	int reason, verdict;
 
 	if (!packet || !next)
 		return VERDICT_PASS;
@@ -208,8 +205,13 @@ __weak __noinline int emit_crossed(struct xdp_md *ctx, __u64 which, __u32 fallba
 		return dropped(packet, XLB_DROP_UNTRANSLATABLE);
 	if (*(volatile __u32 *)&next->checked != packet->now)
 		hop_look_up(ctx, which, fallback);
-	if (cross_overflows(packet, next))
-		return answered(packet, ANSWER_TOO_BIG);
+	if (cross_overflows(packet, next)) {
+		verdict = too_big(ctx, next->mtu, cross_bytes(packet));
+		if (packet->ipv6 && packet->mtu < CROSS_MTU6_LEAST)
+			packet->mtu = CROSS_MTU6_LEAST;
+		if (verdict)
+			return verdict;
+	}
 	if (packet->tcp_flags & TCP_SYN)
 		xdp_check_mss(ctx);
 	reason = cross(ctx);

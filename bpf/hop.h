@@ -15,6 +15,7 @@
 
 #include "config.h"
 #include "maps.h"
+#include "note.h"
 #include "packet.h"
 #include "rewrite.h"
 #include "service.h"
@@ -23,7 +24,6 @@
 #define AF_INET 2
 #define AF_INET6 10
 #endif
-#define LOOPBACK_IFINDEX 1
 
 /* `current` and `mtu` of struct xlb_next_hop as the word that they lie in. */
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
@@ -103,54 +103,54 @@ __weak __noinline __u32 hop_mtu(__u32 ifindex, __u32 told, bool ipv6)
  * Asks the kernel and keeps the answer; an unresolved neighbour is asked for again with the next
  * packet. `fallback` is the device to use where the kernel does not answer, 0: the uplink.
  */
-static __always_inline void hop_refresh(void *ctx, struct xlb_next_hop *next,
-					const struct translation *translation, __u8 protocol,
-					__u32 now, __u32 ingress, __u32 fallback, bool ipv6)
+static __always_inline void hop_refresh(void *ctx, struct packet *packet,
+					struct xlb_next_hop *next, __u32 ingress, __u32 fallback,
+					bool ipv6)
 {
+	struct xlb_hop *hop = &packet->hop, *old;
+	__u32 checked = packet->now, mtu = 0, place;
 	struct bpf_fib_lookup fib = {};
-	struct xlb_hop hop = {};
-	__u32 place = next->current & 1;
-	struct xlb_hop *old = place ? &next->hop[1] : &next->hop[0];
-	bool settled = true;
-	__u16 mtu = 0;
 
-	switch (hop_ask(ctx, &fib, translation, protocol, ingress, ipv6)) {
+	*hop = (struct xlb_hop){};
+	switch (hop_ask(ctx, &fib, &packet->translation, packet->protocol, ingress, ipv6)) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
-		hop.ifindex = fib.ifindex;
+		hop->ifindex = fib.ifindex;
 		mtu = hop_mtu(fib.ifindex, fib.mtu_result, ipv6);
 		if (hop_direct(fib.ifindex, ingress)) {
-			__builtin_memcpy(hop.destination, fib.dmac, 6);
-			__builtin_memcpy(hop.source, fib.smac, 6);
+			__builtin_memcpy(hop->destination, fib.dmac, 6);
+			__builtin_memcpy(hop->source, fib.smac, 6);
 		} else {
-			hop.ifindex |= XLB_HOP_STACK;
+			hop->ifindex |= XLB_HOP_STACK;
 		}
 		break;
 	case BPF_FIB_LKUP_RET_NO_NEIGH:
-		hop.ifindex = fib.ifindex | XLB_HOP_STACK;
+		hop->ifindex = fib.ifindex | XLB_HOP_STACK;
 		mtu = hop_mtu(fib.ifindex, 0, ipv6);
-		settled = false;
+		checked = 0;
 		break;
 	case BPF_FIB_LKUP_RET_FWD_DISABLED:
 	case BPF_FIB_LKUP_RET_UNSUPP_LWT:
-		hop.ifindex = (fallback ? fallback : uplink()) | XLB_HOP_STACK;
+		hop->ifindex = (fallback ? fallback : uplink()) | XLB_HOP_STACK;
 		break;
 	case BPF_FIB_LKUP_RET_NOT_FWDED:
 		/* A local address, or no route: lbctl asked the kernel which. */
 		if (fallback == LOOPBACK_IFINDEX)
-			hop.ifindex = LOOPBACK_IFINDEX;
+			hop->ifindex = LOOPBACK_IFINDEX;
 		break;
 	default:
 		break;
 	}
-	if (((__u64 *)old)[0] != ((__u64 *)&hop)[0] || ((__u64 *)old)[1] != ((__u64 *)&hop)[1]) {
+	place = next->current & 1;
+	old = place ? &next->hop[1] : &next->hop[0];
+	if (((__u64 *)old)[0] != ((__u64 *)hop)[0] || ((__u64 *)old)[1] != ((__u64 *)hop)[1]) {
 		struct xlb_hop *new = place ? &next->hop[0] : &next->hop[1];
 
-		((__u64 *)new)[0] = ((__u64 *)&hop)[0];
-		((__u64 *)new)[1] = ((__u64 *)&hop)[1];
+		((__u64 *)new)[0] = ((__u64 *)hop)[0];
+		((__u64 *)new)[1] = ((__u64 *)hop)[1];
 		place ^= 1;
 	}
 	publish((__u32 *)&next->current, HOP_CURRENT(place, mtu));
-	*(volatile __u32 *)&next->checked = settled ? now : 0;
+	*(volatile __u32 *)&next->checked = checked;
 }
 
 #define HOP_IPV6 (1ull << 32)	/* beside an ifindex, where arguments are few */
@@ -189,8 +189,7 @@ __weak __noinline int hop_look_up(struct xdp_md *ctx, __u64 which, __u32 fallbac
 
 	if (!packet || !next)
 		return 0;
-	hop_refresh(ctx, next, &packet->translation, packet->protocol, packet->now,
-		    ctx->ingress_ifindex, fallback, which & HOP_IPV6);
+	hop_refresh(ctx, packet, next, ctx->ingress_ifindex, fallback, which & HOP_IPV6);
 	return 0;
 }
 
@@ -250,56 +249,6 @@ static __always_inline struct xlb_next_hop *neighbour_get(const struct xlb_addre
 	return &neighbour->next_hop;
 }
 
-/*
- * Takes the tags off a packet that leaves by another device than it came by: they belong to the
- * link.
- */
-__weak __noinline int vlan_strip(struct xdp_md *ctx, __u32 tags)
-{
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u32 addresses[3], bytes = tags == 1 ? VLAN_TAG_BYTES : 2 * VLAN_TAG_BYTES;
-	__u16 type;
-
-	if (data + ETH_HLEN + 2 * VLAN_TAG_BYTES > end)
-		return -1;
-	__builtin_memcpy(addresses, data, sizeof(addresses));
-	type = *(__u16 *)(data + (tags == 1 ? 16 : 20));
-	if (bpf_xdp_adjust_head(ctx, bytes))
-		return -1;
-	data = (void *)(long)ctx->data;
-	end = (void *)(long)ctx->data_end;
-	if (data + ETH_HLEN > end)
-		return -1;
-	__builtin_memcpy(data, addresses, sizeof(addresses));
-	*(__u16 *)(data + 12) = type;
-	return 0;
-}
-
-/* Leaves the note for tc. */
-__weak __noinline int note_leave(struct xdp_md *ctx, __u32 ifindex, __u32 tags)
-{
-	struct packet *packet = packet_get();
-	struct xlb_note *note;
-
-	if (!packet)
-		return -1;
-	if (tags && vlan_strip(ctx, tags))
-		return -1;
-	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*note)))
-		return -1;
-	note = (void *)(long)ctx->data_meta;
-	if ((void *)(note + 1) > (void *)(long)ctx->data)
-		return -1;
-	note->magic = cfg.secret[1];
-	note->ifindex = ifindex;
-	note->family = packet->hop_family;
-	note->next_hop[0] = packet->translation.destination.word[0];
-	note->next_hop[1] = packet->translation.destination.word[1];
-	note->next_hop[2] = packet->translation.destination.word[2];
-	note->next_hop[3] = packet->translation.destination.word[3];
-	return 0;
-}
-
 /* Puts the addresses of a link in front. */
 static __always_inline bool link_write(struct xdp_md *ctx, __u64 first, __u64 second)
 {
@@ -313,8 +262,8 @@ static __always_inline bool link_write(struct xdp_md *ctx, __u64 first, __u64 se
 }
 
 /*
- * Sends a rewritten packet on its way out of another device than it came by; `first` and `second`
- * are the words of struct xlb_hop. Returns an enum verdict.
+ * Sends a rewritten packet on its way by tc, or out of another device than it came by; `first` and
+ * `second` are the words of struct xlb_hop. Returns an enum verdict.
  */
 __weak __noinline int emit_elsewhere(struct xdp_md *ctx, __u64 first, __u64 second)
 {
@@ -323,14 +272,14 @@ __weak __noinline int emit_elsewhere(struct xdp_md *ctx, __u64 first, __u64 seco
 
 	if (!packet)
 		return VERDICT_PASS;
-	if (ifindex == LOOPBACK_IFINDEX)
-		return VERDICT_LOCAL;
 	if (!ifindex)
 		return dropped(packet, XLB_DROP_NO_ROUTE);
-	if (ifindex & XLB_HOP_STACK) {
-		if (!note_leave(ctx, ifindex & ~XLB_HOP_STACK, packet->vlan_tags))
-			return VERDICT_STACK;
-		return dropped(packet, XLB_DROP_EMIT_FAILED);
+	if (ifindex == LOOPBACK_IFINDEX && !packet->outcome.by_kernel)
+		return VERDICT_LOCAL;
+	if (ifindex & XLB_HOP_STACK || packet->outcome.by_kernel) {
+		if (note_leave(ctx, ifindex & ~XLB_HOP_STACK))
+			return dropped(packet, XLB_DROP_EMIT_FAILED);
+		return ifindex == LOOPBACK_IFINDEX ? VERDICT_LOCAL : VERDICT_STACK;
 	}
 	if (packet->vlan_tags && vlan_strip(ctx, packet->vlan_tags))
 		return dropped(packet, XLB_DROP_EMIT_FAILED);
@@ -345,7 +294,8 @@ static __always_inline enum verdict emit(struct xdp_md *ctx, struct packet *pack
 {
 	__u64 first = ((const __u64 *)hop)[0], second = ((const __u64 *)hop)[1];
 
-	if (__builtin_expect(HOP_IFINDEX(second) != ctx->ingress_ifindex, 0))
+	if (__builtin_expect((HOP_IFINDEX(second) ^ ctx->ingress_ifindex) |
+			     packet->outcome.by_kernel, 0))
 		return emit_elsewhere(ctx, first, second);
 	if (link_write(ctx, first, second))
 		return VERDICT_TX;

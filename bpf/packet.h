@@ -91,14 +91,20 @@ struct translation {
 	__u64 address_sum;	/* new addresses minus old ones, not folded */
 };
 
-/* Whose the packet was, for the count. */
+/* Why a packet goes by tc also where XDP could send it (note.h). */
+enum by_kernel {
+	BY_KERNEL_CHECKSUM = 1,	/* whose checksum may be for a device to finish */
+	BY_KERNEL_SPLIT = 2,	/* to be fragmented to packet.mtu */
+};
+
+/* Whose the packet was, for the count; and all that begins as 0. */
 struct outcome {
 	__u32 service;		/* XLB_SERVICE_KEY */
 	__u32 backend;		/* 0: none */
 	__u8 known_service;	/* else nothing is counted */
 	__u8 to_client;		/* a reply */
 	__u8 new_flow;
-	__u8 pad;
+	__u8 by_kernel;		/* enum by_kernel: not by XDP alone */
 };
 
 /* The packet in hand; one for each CPU. */
@@ -123,16 +129,19 @@ struct packet {
 	__u8 drop;		/* enum xlb_drop */
 	__u8 answer;		/* enum answer */
 	__be32 fragment_id;
-	__u32 mtu;		/* ANSWER_TOO_BIG: what would fit; KIND_ERROR: the same, or 0 */
+	/* ANSWER_TOO_BIG, BY_KERNEL_SPLIT: what would fit; KIND_ERROR: the same, or 0 */
+	__u32 mtu;
 	__u16 cursor;		/* where a walk along headers or options is, */
 	__u8 next;		/* and what comes there */
 	__u8 verdict;		/* enum verdict */
 	/* enum xlb_family, if the next hop is at translation.destination and not at the packet's */
 	__u8 hop_family;
-	__u8 pad[3];
+	__u8 pad;
+	__u16 partial;		/* BY_KERNEL_CHECKSUM: the checksum as it came */
 	struct outcome outcome;
 	__u32 flow;		/* number of its slot, while it is looked for */
 	__u32 added;		/* bytes of the headers that a tunnel puts in front */
+	struct xlb_hop hop;	/* the answer to a look-up, while it is kept */
 	union xlb_flow_value found;	/* its value, or what stands for it where there is none */
 	struct translation translation;	/* for what is rare; the walk has its own */
 };

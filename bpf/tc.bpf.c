@@ -26,6 +26,7 @@
 #include "reply.h"
 #include "rewrite.h"
 #include "service.h"
+#include "split.h"
 
 #define HEADERS_WANTED 128	/* pulled into the linear part, if the packet has as many */
 #define IPV4_CHECK (ETH_HLEN + offsetof(struct iphdr, check))
@@ -241,21 +242,40 @@ static __always_inline int skb_rename(struct __sk_buff *skb, struct packet *pack
 	return skb_count(packet, VERDICT_LOCAL, XLB_DROP_NONE);
 }
 
-/* The note of XDP, if there is one. */
-static __always_inline struct xlb_note *note_find(struct __sk_buff *skb)
+/* Takes the note of XDP, if there is one: nobody is to find it again. */
+static __always_inline bool note_take(struct __sk_buff *skb, struct xlb_note *ret_note)
 {
 	struct xlb_note *note = (void *)(long)skb->data_meta;
 
 	if ((void *)(note + 1) > (void *)(long)skb->data || note->magic != (__u32)cfg.secret[1])
-		return NULL;
-	return note;
+		return false;
+	*ret_note = *note;
+	note->magic = 0;
+	return true;
 }
 
-/* Sends a packet where its note says. */
-static __always_inline int note_follow(const struct xlb_note *note)
+/* Takes account of what XDP has changed under a checksum that is perhaps not finished. */
+static __always_inline void note_checksum(struct __sk_buff *skb, const struct xlb_note *note)
+{
+	__u64 flags = note->udp ? BPF_F_MARK_MANGLED_0 : 0;
+
+	bpf_l4_csum_replace(skb, note->check * 2, 0, note->address_sum, flags | BPF_F_PSEUDO_HDR);
+	bpf_l4_csum_replace(skb, note->check * 2, 0, note->other_sum, flags);
+}
+
+/* Does with a packet what its note says, of which this is a copy. */
+static __always_inline int note_follow(struct __sk_buff *skb, const struct xlb_note *note)
 {
 	struct bpf_redir_neigh next = {};
 
+	if (note->check)
+		note_checksum(skb, note);
+	if (note->ifindex == LOOPBACK_IFINDEX)
+		return TC_ACT_UNSPEC;
+	if (note->mtu && !split_send(skb, note)) {
+		count_drop(XLB_DROP_TOO_BIG);
+		return TC_ACT_SHOT;
+	}
 	if (!note->family)
 		return bpf_redirect_neigh(note->ifindex, NULL, 0, 0);
 	next.nh_family = note->family == XLB_IPV6 ? AF_INET6 : AF_INET;
@@ -270,11 +290,11 @@ SEC("tc")
 int xlb_ingress(struct __sk_buff *skb)
 {
 	struct packet *packet = packet_get();
-	struct xlb_note *note = note_find(skb);
+	struct xlb_note note;
 	struct frame frame;
 
-	if (note)
-		return note_follow(note);
+	if (note_take(skb, &note))
+		return note_follow(skb, &note);
 	if (!packet || skb_parse(skb, packet, &frame))
 		return TC_ACT_UNSPEC;
 	return packet->ipv6 ? skb_restore(skb, packet, &frame, true) :

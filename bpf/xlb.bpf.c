@@ -27,6 +27,7 @@
 #include "hop.h"
 #include "maps.h"
 #include "mss.h"
+#include "note.h"
 #include "packet.h"
 #include "reply.h"
 #include "rewrite.h"
@@ -81,14 +82,6 @@ __weak __noinline int xdp_measure(struct xdp_md *ctx)
 
 /* ---- the walk ---- */
 
-/* What becomes of a packet that does not fit. */
-static __always_inline enum verdict too_big(struct packet *packet,
-					    const struct xlb_next_hop *next, __u32 added)
-{
-	packet->mtu = next->mtu - added;
-	return answered(packet, ANSWER_TOO_BIG);
-}
-
 /* Translates the packet in place. */
 static __always_inline bool translate(struct xdp_md *ctx, struct packet *packet,
 				      struct frame *frame, const struct translation *translation,
@@ -98,6 +91,7 @@ static __always_inline bool translate(struct xdp_md *ctx, struct packet *packet,
 		packet->translation = *translation;
 		return !xdp_translate_error(ctx);
 	}
+	packet->translation.address_sum = translation->address_sum; /* for note_sums() */
 	translate_network(frame->network, translation, ipv6);
 	if (__builtin_expect(packet->kind == KIND_LATER_FRAGMENT, 0))
 		return true;
@@ -110,14 +104,18 @@ static __always_inline enum verdict serve_direct(struct xdp_md *ctx, struct pack
 						 bool options, bool ipv6)
 {
 	struct xlb_backend *backend = course->backend;
+	enum verdict verdict;
 	__u32 added;
 
 	packet->added = tunnel_bytes(backend, course->value.forward);
 	added = RECALL(packet->added);
 	hop_freshen(ctx, packet, &backend->next_hop, course->value.backend, backend->ifindex,
 		    &backend->source, &backend->address, backend->family == XLB_IPV6);
-	if (hop_overflows(packet, &backend->next_hop, added))
-		return too_big(packet, &backend->next_hop, added);
+	if (hop_overflows(packet, &backend->next_hop, added)) {
+		verdict = too_big(ctx, backend->next_hop.mtu, added);
+		if (verdict)
+			return verdict;
+	}
 	if (options && packet->tcp_flags & TCP_SYN)
 		xdp_check_mss(ctx);
 	if (course->value.forward == XLB_FORWARD_L2) {
@@ -138,14 +136,18 @@ static __always_inline enum verdict serve_translated(struct xdp_md *ctx, struct 
 {
 	struct xlb_backend *backend = course->backend;
 	struct translation translation;
+	enum verdict verdict;
 
 	if (__builtin_expect(backend->family != (ipv6 ? XLB_IPV6 : XLB_IPV4), 0))
 		return serve_crossed(ctx, course->value.backend, course->value.port);
 	course_translation(packet, course, ipv6, &translation);
 	hop_freshen(ctx, packet, &backend->next_hop, course->value.backend, backend->ifindex,
 		    &translation.source, &translation.destination, ipv6);
-	if (hop_overflows(packet, &backend->next_hop, 0))
-		return too_big(packet, &backend->next_hop, 0);
+	if (hop_overflows(packet, &backend->next_hop, 0)) {
+		verdict = too_big(ctx, backend->next_hop.mtu, 0);
+		if (verdict)
+			return verdict;
+	}
 	if (options && packet->tcp_flags & TCP_SYN)
 		xdp_check_mss(ctx);
 	if (!translate(ctx, packet, frame, &translation, ipv6))
@@ -186,6 +188,7 @@ static __always_inline enum verdict restore(struct xdp_md *ctx, struct packet *p
 	struct translation translation;
 	struct xlb_next_hop *next;
 	struct reply reply;
+	enum verdict verdict;
 	__u64 endpoint;
 	__u32 slot;
 
@@ -202,8 +205,11 @@ static __always_inline enum verdict restore(struct xdp_md *ctx, struct packet *p
 		return dropped(packet, XLB_DROP_NO_ROUTE);
 	hop_freshen(ctx, packet, next, slot | HOP_CLIENT, 0, &translation.source,
 		    &translation.destination, ipv6);
-	if (hop_overflows(packet, next, 0))
-		return too_big(packet, next, 0);
+	if (hop_overflows(packet, next, 0)) {
+		verdict = too_big(ctx, next->mtu, 0);
+		if (verdict)
+			return verdict;
+	}
 	if (packet->tcp_flags & TCP_SYN)
 		xdp_check_mss(ctx);
 	if (!translate(ctx, packet, frame, &translation, ipv6))
@@ -237,6 +243,8 @@ static __always_inline enum verdict walk(struct xdp_md *ctx, struct packet *pack
 		xdp_measure(ctx);
 	if (!frame_find(frame, packet, ipv6))
 		return VERDICT_PASS;
+	if (partial_possible())
+		partial_look(ctx);
 	secret_get(secret);
 	if (service_find(packet, ipv6, secret, &service))
 		return serve(ctx, packet, frame, &service, secret, ipv6);

@@ -23,7 +23,7 @@
  * Raised whenever a structure below changes its layout or meaning. lbctl refuses a pin directory of
  * another version.
  */
-#define XLB_ABI_VERSION 2
+#define XLB_ABI_VERSION 3
 
 /* "namespace/name:port" of Kubernetes: 63 + 1 + 63 + 1 + 15, and a NUL */
 #define XLB_NAME_MAX 160
@@ -632,13 +632,19 @@ struct xlb_config {
 	 */
 	__u32 uplink;
 	/*
+	 * 1: packets may come in whose checksum their sender left to a device to finish (from a veth,
+	 * from a virtual machine, or in generic mode)
+	 */
+	__u32 partial;
+	__u32 pad;
+	/*
 	 * raised by lbctl under its lock at every change, so that a long-lived lbctl sees that
 	 * another one wrote
 	 */
 	__u64 generation;
 	__u16 timeouts[16];	/* by enum xlb_flow_state, in ticks */
 };
-_Static_assert(sizeof(struct xlb_config) == 104, "ABI");
+_Static_assert(sizeof(struct xlb_config) == 112, "ABI");
 
 /*
  * `locks`: one element. Held by the packet path for a few instructions on kernels before 5.12, which
@@ -649,15 +655,23 @@ struct xlb_lock {
 };
 _Static_assert(sizeof(struct xlb_lock) == 4, "ABI");
 
-/* Left in front of a packet by XDP for the tc ingress program of the same device: send it there. */
+/*
+ * Left in front of a packet by XDP for the tc ingress program of the same device: what it has to do
+ * with it, because XDP cannot. Sums are ones'-complement, in the order of memory.
+ */
 struct xlb_note {
 	/* low half of secret[1], so that nobody else's metadata is taken for ours */
 	__u32 magic;
-	__u32 ifindex;
+	__u32 ifindex;	/* to be sent out of that device; loopback: taken up here, as it is */
 	/* l2: the next hop is not where the packet's destination is. Family 0: it is */
-	__u32 family;	/* enum xlb_family */
+	__u8 family : 7;	/* enum xlb_family */
+	__u8 udp : 1;		/* the checksum is UDP's */
+	__u8 check;		/* half the offset of a checksum to be adjusted, in tc; 0: none */
+	__u16 mtu;		/* to be fragmented to so many bytes; 0: it fits */
+	__u16 address_sum;	/* what addresses have added to the sum of the pseudo header, */
+	__u16 other_sum;	/* and what else has changed under the checksum */
 	__be32 next_hop[4];
 };
-_Static_assert(sizeof(struct xlb_note) == 28, "at most 32 bytes, in words of 4: bpf_xdp_adjust_meta");
+_Static_assert(sizeof(struct xlb_note) == 32, "at most 32 bytes: bpf_xdp_adjust_meta");
 
 #endif

@@ -50,6 +50,18 @@ def test_warnings(attached):
     assert re.findall(r"^warning: (.*)$", text, re.M) == status["warnings"]
 
 
+def test_gro_in_generic_mode(world):
+    """What it merges is longer than what goes out again."""
+    world.ok("attach", "veth0", "--max-flows", "1024", "--mode", "generic")
+    for state in ("on", "off"):
+        world.run("ethtool", "-K", "veth0", "gro", state)
+        assert any("ethtool -K veth0 gro off" in line for line in world.json("status")["warnings"]) == (state == "on")
+    world.ok("detach", "veth0")
+    world.run("ethtool", "-K", "veth0", "gro", "on")
+    world.ok("attach", "veth0", "--max-flows", "1024", "--mode", "native")
+    assert not any("gro off" in line for line in world.json("status")["warnings"])
+
+
 def test_what_the_kernel_lacks(attached):
     """By its version; text and JSON say the same, each with what it costs."""
     running = tuple(map(int, platform.release().split(".")[:2]))

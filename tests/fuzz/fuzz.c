@@ -92,6 +92,13 @@ static const char *packet_differs(struct stand *stand, unsigned int i, struct fr
 		return "the verdict";
 	if (actual->verdict == XDP_DROP)
 		return NULL;
+	if (actual->mtu != wanted->mtu)
+		return "the MTU that tc is told";
+	if (actual->check != wanted->check || actual->address_sum != wanted->address_sum)
+		return "what tc is told of a checksum";
+	if (actual->has_next_hop != wanted->has_next_hop ||
+	    (actual->has_next_hop && !ip_equal(&actual->next_hop, &wanted->next_hop)))
+		return "the next hop that tc is told";
 	if (actual->length != wanted->length)
 		return "the length";
 	return memcmp(actual->data, wanted->data, wanted->length) ? "the bytes" : NULL;

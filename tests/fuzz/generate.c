@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "packet.h"
+
 #define CLIENTS 24
 #define PORTS 12
 #define RING_MAX 64
@@ -123,6 +125,7 @@ void generate_model(struct model *model, uint64_t seed)
 	memcpy(model->node_mac, node, 6);
 	memcpy(model->router_mac, router, 6);
 	model->mtu = 1500;
+	model->partial = !one_in(4);
 	model->port_min = 1024;
 	model->port_max = 32767;
 	model->n_services = 1 + draw(MODEL_SERVICES - 1);
@@ -480,6 +483,8 @@ unsigned int generate_packet(const struct model *model, uint8_t *frame)
 	} else {
 		put_packet(&builder, &wish);
 	}
+	if (one_in(6))
+		partial_write(frame, builder.length);
 	if (one_in(8))
 		damage(&builder);
 	return builder.length;

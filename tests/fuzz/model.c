@@ -190,6 +190,13 @@ static bool answerable(const struct packet *packet)
 	return packet->kind == WHOLE || packet->kind == FIRST;
 }
 
+/* Whether a packet that does not fit is fragmented, instead of its sender being told. */
+static bool is_split(const struct packet *packet)
+{
+	return !packet->v6 && packet->kind != ERROR && packet->headers == 20 && !packet->partial &&
+	       !(packet->frame[packet->network + 6] & 0x40);
+}
+
 static void too_big(struct model *model, int service, const struct packet *packet,
 		    unsigned int mtu, struct frame_out *out)
 {
@@ -313,6 +320,14 @@ static bool nat_port_legal(const struct model *model, unsigned int backend, uint
 	return true;
 }
 
+/* Whether the frame does not show the port that was chosen. */
+static bool hides_port(const struct model *model, const struct packet *packet,
+		       const struct frame_out *actual)
+{
+	return packet->kind == LATER ||
+	       (actual->verdict != BY_KERNEL && was_answered(model, actual));
+}
+
 /* Where the program's frame to a backend has its ports. */
 static unsigned int ports_seen(const struct packet *packet, const struct model_backend *backend)
 {
@@ -335,7 +350,7 @@ static const struct packet *cross_check(struct model *model, unsigned int servic
 		drop(model, service, XLB_DROP_UNTRANSLATABLE, out);
 		return NULL;
 	}
-	if (bytes > model->mtu && !(packet->v6 && bytes <= 1260)) {
+	if (bytes > model->mtu && !(packet->v6 && bytes <= 1260) && !is_split(packet)) {
 		mtu = model->mtu - header + packet->headers;
 		too_big(model, service, packet, packet->v6 && mtu < 1280 ? 1280 : mtu, out);
 		return NULL;
@@ -385,12 +400,15 @@ static const char *out_to_backend(struct model *model, unsigned int index, unsig
 	const struct model_backend *backend = &model->backends[to];
 	unsigned int added = forward < XLB_FORWARD_IPIP ? 0 :
 			     (backend->address.v6 ? 40 : 20) + (forward == XLB_FORWARD_GUE ? 8 : 0);
-	bool crosses = nat_port && backend->address.v6 != packet->v6;
+	bool crosses = nat_port && backend->address.v6 != packet->v6, split;
 	const char *wrong = NULL;
 
 	if (crosses && !cross_check(model, index, packet, out))
 		return NULL;
-	if (!crosses && packet->bytes + added > model->mtu) {
+	if (crosses)
+		added = (packet->v6 ? 20 : 40) - packet->headers;
+	split = packet->bytes + added > model->mtu && is_split(packet);
+	if (!crosses && packet->bytes + added > model->mtu && !split) {
 		too_big(model, index, packet, model->mtu - added, out);
 		return NULL;
 	}
@@ -410,6 +428,11 @@ static const char *out_to_backend(struct model *model, unsigned int index, unsig
 		(packet->kind == ERROR ? out_translate_error : out_translate)(
 			packet, source, port, &backend->address, backend->port, out);
 	}
+	if (split || packet->partial) {
+		out_by_kernel(packet, forward <= XLB_FORWARD_DNAT, split ? model->mtu : 0, out);
+		out->has_next_hop = forward == XLB_FORWARD_L2;
+		out->next_hop = backend->address;
+	}
 	model->service_counts[index].to_backend++;
 	model->service_counts[index].to_backend_bytes += packet->bytes;
 	model->backend_counts[to].to_backend++;
@@ -421,7 +444,9 @@ static void count_flow(struct model *model, unsigned int service, unsigned int b
 		       const struct frame_out *out, bool begun)
 {
 	/* One that was answered instead of sent has begun all the same, but is counted nowhere. */
-	if (!begun || out->verdict != XDP_TX || memcmp(out->data, model->backends[backend].mac, 6))
+	if (!begun || (out->verdict != BY_KERNEL &&
+		       (out->verdict != XDP_TX ||
+			memcmp(out->data, model->backends[backend].mac, 6))))
 		return;
 	model->service_counts[service].flows++;
 	model->backend_counts[backend].flows++;
@@ -486,7 +511,7 @@ static const char *serve(struct model *model, unsigned int index, const struct p
 		}
 		begun = true;
 		if (service->forward == XLB_FORWARD_NAT &&
-		    (packet->kind == LATER || was_answered(model, actual)))
+		    hides_port(model, packet, actual))
 			return MODEL_LOST;
 		if (service->forward == XLB_FORWARD_NAT &&
 		    !nat_port_legal(model, backend,
@@ -508,7 +533,8 @@ static const char *restore(struct model *model, const struct packet *packet,
 {
 	struct model_flow *flow = sound(packet) ? flow_by_reply(model, packet) : NULL;
 	const struct model_service *service;
-	bool crosses;
+	bool crosses, split;
+	unsigned int bytes;
 
 	if (!flow || packet->ttl <= 1)
 		return NULL;
@@ -517,7 +543,9 @@ static const char *restore(struct model *model, const struct packet *packet,
 	flow_move(flow, packet, true);
 	if (crosses && !cross_check(model, flow->service, packet, out))
 		return NULL;
-	if (!crosses && packet->bytes > model->mtu) {
+	bytes = packet->bytes + (crosses ? (packet->v6 ? 20 : 40) - packet->headers : 0);
+	split = bytes > model->mtu && is_split(packet);
+	if (!crosses && bytes > model->mtu && !split) {
 		too_big(model, flow->service, packet, model->mtu, out);
 		return NULL;
 	}
@@ -530,6 +558,8 @@ static const char *restore(struct model *model, const struct packet *packet,
 		(packet->kind == ERROR ? out_translate_error : out_translate)(
 			packet, &service->vip, service->port, &flow->client, flow->client_port,
 			out);
+	if (split || packet->partial)
+		out_by_kernel(packet, true, split ? model->mtu : 0, out);
 	model->service_counts[flow->service].to_client++;
 	model->service_counts[flow->service].to_client_bytes += packet->bytes;
 	model->backend_counts[flow->backend].to_client++;
@@ -537,19 +567,36 @@ static const char *restore(struct model *model, const struct packet *packet,
 	return NULL;
 }
 
+/* A frame that lost its tags, with them again, so that everything is where it is in others. */
+static void frame_with_tags(const struct packet *packet, const struct frame_out *actual,
+			    struct frame_out *seen)
+{
+	unsigned int tags = packet->network - 14;
+
+	*seen = *actual;
+	memmove(seen->data + 12 + tags, actual->data + 12, actual->length - 12);
+	memcpy(seen->data + 12, packet->frame + 12, tags);
+	seen->length += tags;
+}
+
 const char *model_run(struct model *model, const uint8_t *frame, unsigned int length,
 		      const struct frame_out *actual, struct frame_out *out)
 {
+	static struct frame_out seen;
 	struct packet packet;
 	const char *wrong = NULL;
 	bool echo, ours;
 	int service;
 
-	out->verdict = XDP_PASS;
-	out->length = length;
+	*out = (struct frame_out){ .verdict = XDP_PASS, .length = length };
 	memcpy(out->data, frame, length);
 	if (!packet_read(frame, length, &packet))
 		return NULL;
+	packet.partial = model->partial && packet_is_partial(&packet);
+	if (actual->verdict == BY_KERNEL) {
+		frame_with_tags(&packet, actual, &seen);
+		actual = &seen;
+	}
 	if (packet.echo) {
 		if (is_vip(model, &packet.destination, &echo) && echo &&
 		    !source_impossible(&packet))

@@ -88,6 +88,7 @@ struct model_counts {
 struct model {
 	uint8_t node_mac[6], router_mac[6];
 	unsigned int mtu, port_min, port_max;
+	bool partial;			/* checksums may be left for a device to finish */
 	unsigned int n_services, n_backends;
 	struct model_service services[MODEL_SERVICES];
 	struct model_backend backends[MODEL_BACKENDS];
@@ -100,10 +101,18 @@ struct model {
 	uint32_t (*ring_hash)(const struct ip *client, uint16_t port);	/* of the ring's seed */
 };
 
-/* What came out, or is to come out. verdict: XDP_PASS, XDP_TX or XDP_DROP. */
+/* A verdict beside those of XDP: passed with a note (struct xlb_note), for tc to send it. */
+#define BY_KERNEL 16
+
+/* What came out, or is to come out. verdict: XDP_PASS, XDP_TX, XDP_DROP or BY_KERNEL. */
 struct frame_out {
 	int verdict;
 	unsigned int length;
+	/* BY_KERNEL: as the note says; the checksum in `data` is adjusted by it */
+	unsigned int mtu, check;	/* 0: none */
+	uint16_t address_sum;		/* folded; network order read as it stands */
+	struct ip next_hop;
+	bool has_next_hop;
 	uint8_t data[FRAME_MAX + 128];
 };
 

@@ -17,7 +17,7 @@ struct packet {
 	struct ip source, destination, outer_source, outer_destination;
 	uint16_t source_port, destination_port;
 	uint8_t protocol, flags, ttl;
-	bool v6, tags, echo;
+	bool v6, tags, echo, partial;
 	enum kind kind;
 	uint32_t fragment_id;
 	unsigned int quote, quote_transport;	/* ERROR */
@@ -55,6 +55,11 @@ static inline struct ip ip_read(const uint8_t *at, bool v6)
 /* read.c: fills in the packet; false: none that could be ours. */
 bool packet_read(const uint8_t *frame, unsigned int length, struct packet *packet);
 
+/* Whether its checksum is the sum of its pseudo header: left to a device, or so by chance. */
+bool packet_is_partial(const struct packet *packet);
+/* Makes it so, if the frame is such a packet. */
+void partial_write(uint8_t *frame, unsigned int length);
+
 /* write.c: frames that leave. */
 void out_begin(const struct packet *packet, const uint8_t *mac, const struct model *model,
 	       struct frame_out *out);
@@ -69,6 +74,12 @@ void out_cross(const struct packet *packet, const struct ip *source, uint16_t so
 	       const struct ip *destination, uint16_t destination_port,
 	       const struct frame_out *actual, struct frame_out *out);
 void mss_lower(const struct packet *packet, uint16_t most, struct frame_out *out);
+/*
+ * Leaves a frame that is ready to tc: with the link's addresses as they came, without tags, to be
+ * fragmented to `mtu` if that is not 0. `addresses`: whether they were translated.
+ */
+void out_by_kernel(const struct packet *packet, bool addresses, unsigned int mtu,
+		   struct frame_out *out);
 void out_reset(const struct packet *packet, struct frame_out *out);
 void out_error(const struct packet *packet, uint8_t type, uint8_t code, uint32_t rest,
 	       struct frame_out *out);

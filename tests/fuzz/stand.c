@@ -387,7 +387,11 @@ static uint32_t ring_hash(const struct ip *client, uint16_t port)
 
 void stand_configure(struct stand *stand, struct model *model)
 {
+	uint32_t zero = 0;
+
 	forget(stand);
+	stand->config.partial = model->partial;
+	put(stand->xlb->maps.config, &zero, &stand->config);
 	stand->n_used = 0;
 	model->ring_hash = ring_hash;
 	for (unsigned int i = 0; i < model->n_services; i++) {
@@ -408,18 +412,59 @@ void stand_configure(struct stand *stand, struct model *model)
 
 /* ---- a packet ---- */
 
+/* A sum, as the kernel takes it into a checksum that is complete. */
+static void check_add(uint8_t *at, uint16_t sum, bool udp)
+{
+	uint16_t check;
+	uint32_t total;
+
+	memcpy(&check, at, 2);
+	if (udp && !check)
+		return;
+	total = (uint16_t)~check + (uint32_t)sum;
+	check = ~((total & 0xffff) + (total >> 16));
+	if (udp && !check)
+		check = 0xffff;
+	memcpy(at, &check, 2);
+}
+
+/* What the note asks of tc, in `out`; what it says of sums is done. */
+static void note_read(struct stand *stand, const struct xlb_note *note, struct frame_out *out)
+{
+	if (out->verdict != XDP_PASS || note->magic != (uint32_t)stand->config.secret[1] ||
+	    note->ifindex != stand->ifindex)
+		return;
+	out->verdict = BY_KERNEL;
+	out->mtu = note->mtu;
+	out->check = note->check * 2;
+	out->address_sum = ntohs(note->address_sum) % 0xffff;
+	out->has_next_hop = note->family;
+	out->next_hop.v6 = note->family == XLB_IPV6;
+	if (note->family)
+		memcpy(out->next_hop.byte, note->next_hop, note->family == XLB_IPV6 ? 16 : 4);
+	if (!out->check || out->check + 2 > out->length)
+		return;
+	check_add(out->data + out->check, note->address_sum, note->udp);
+	check_add(out->data + out->check, note->other_sum, note->udp);
+}
+
 void stand_run(struct stand *stand, const uint8_t *frame, unsigned int length,
 	       struct frame_out *out)
 {
-	struct xdp_md context = { .data_end = length, .ingress_ifindex = stand->ifindex };
+	static uint8_t data[sizeof(struct xlb_note) + sizeof(out->data)];
+	struct xdp_md context = { .data_end = length, .ingress_ifindex = stand->ifindex }, after;
 	LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = frame, .data_size_in = length,
-		    .data_out = out->data, .data_size_out = sizeof(out->data),
-		    .ctx_in = &context, .ctx_size_in = sizeof(context), .repeat = 1);
+		    .data_out = data, .data_size_out = sizeof(data),
+		    .ctx_in = &context, .ctx_size_in = sizeof(context), .ctx_out = &after,
+		    .ctx_size_out = sizeof(after), .repeat = 1);
 
 	if (bpf_prog_test_run_opts(bpf_program__fd(stand->xlb->progs.xlb), &options))
 		die("test run");
-	out->verdict = options.retval;
-	out->length = options.data_size_out;
+	*out = (struct frame_out){ .verdict = options.retval,
+				   .length = options.data_size_out - after.data };
+	memcpy(out->data, data + after.data, out->length);
+	if (after.data)
+		note_read(stand, (const struct xlb_note *)data, out);
 }
 
 static void counts_add(struct model_counts *counts, const struct xlb_count *to_backend,

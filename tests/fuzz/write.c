@@ -43,6 +43,67 @@ void out_begin(const struct packet *packet, const uint8_t *mac, const struct mod
 	memcpy(out->data + 6, model->node_mac, 6);
 }
 
+/* As sums are compared: a sum of nothing is 0 or all ones. */
+static uint16_t sum_difference(uint64_t after, uint64_t before)
+{
+	return (after % 0xffff + 0xffff - before % 0xffff) % 0xffff;
+}
+
+/* Where a packet's checksum is; 0: it has none. */
+static unsigned int check_offset(const struct packet *packet)
+{
+	unsigned int at = packet->transport + (packet->protocol == TCP ? 16 : 6);
+
+	return packet->kind == WHOLE && at + 2 <= packet->length ? at : 0;
+}
+
+static uint16_t pseudo_sum(const struct packet *packet)
+{
+	const uint8_t *ip = packet->frame + packet->network;
+	uint64_t sum = sum_of(ip + (packet->v6 ? 8 : 12), packet->v6 ? 32 : 8);
+
+	return ~check_of(sum + packet->protocol + ((packet->bytes - packet->headers) & 0xffff));
+}
+
+bool packet_is_partial(const struct packet *packet)
+{
+	unsigned int at = check_offset(packet);
+
+	return at && get16(packet->frame + at) &&
+	       get16(packet->frame + at) == pseudo_sum(packet);
+}
+
+void partial_write(uint8_t *frame, unsigned int length)
+{
+	struct packet packet;
+
+	if (packet_read(frame, length, &packet) && !packet.echo && check_offset(&packet))
+		put16(frame + check_offset(&packet), pseudo_sum(&packet));
+}
+
+void out_by_kernel(const struct packet *packet, bool addresses, unsigned int mtu,
+		   struct frame_out *out)
+{
+	/* The transport header is as far from the end as it was. */
+	unsigned int tags = packet->network - 14, behind = packet->length - packet->transport;
+	const uint8_t *old = packet->frame + packet->network, *new = out->data + 14;
+	bool v6;
+
+	out->verdict = BY_KERNEL;
+	out->mtu = mtu;
+	memcpy(out->data, packet->frame, 12);
+	memmove(out->data + 12, out->data + 12 + tags, out->length - 12 - tags);
+	out->length -= tags;
+	if (!packet->partial)
+		return;
+	v6 = *new >> 4 == 6;
+	out->check = out->length - behind + (packet->protocol == TCP ? 16 : 6);
+	if (addresses)
+		out->address_sum = sum_difference(sum_of(new + (v6 ? 8 : 12), v6 ? 32 : 8),
+						  sum_of(old + (packet->v6 ? 8 : 12),
+							 packet->v6 ? 32 : 8));
+}
+
 /* Replaces bytes, and corrects a checksum that covers them; at < 0: none does. */
 static void replace(uint8_t *at, const void *with, unsigned int n, uint8_t *check)
 {

@@ -22,7 +22,7 @@ LINKS = {
 }
 
 
-def frame(source, destination, transport, link=(), extra=(), ttl=64, payload=b"hello, world",
+def frame(source, destination, transport, link=(), extra=(), ttl=64, payload=b"hello, world", flags=0,
           macs=(stand.CLIENT_MAC, stand.NODE_MAC)):
     """Ethernet, tags, IP with options or extension headers, transport, payload; lengths and checksums filled in."""
     packet = Ether(src=macs[0], dst=macs[1])
@@ -33,7 +33,7 @@ def frame(source, destination, transport, link=(), extra=(), ttl=64, payload=b"h
         for header in extra:
             packet /= header.copy()
     else:
-        packet /= IP(src=source, dst=destination, ttl=ttl, options=list(extra), id=4711)
+        packet /= IP(src=source, dst=destination, ttl=ttl, options=list(extra), id=4711, flags=flags)
     return bytes(packet / transport / Raw(payload))
 
 

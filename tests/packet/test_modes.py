@@ -136,10 +136,10 @@ def test_too_big_for_the_tunnel(service, forward, inner, family, name):
     headers = network(inner, 20, 40) + (20 if name == "tcp" else 8)
     layer = transport(name, sport=next(PORTS), dport=80, flags="S")
     sizes = {"fits": 1500 - added - headers, "does not": 1500 - added - headers + 1}
-    sent = frame(client, vip, layer, payload=b"x" * sizes["fits"])
+    sent = frame(client, vip, layer, payload=b"x" * sizes["fits"], flags="DF")
     verdict, out = stand.send(sent)
     assert verdict == "tx" and out == expected(out, sent, forward, inner, family)
-    sent = frame(client, vip, layer, payload=b"x" * sizes["does not"])
+    sent = frame(client, vip, layer, payload=b"x" * sizes["does not"], flags="DF")
     verdict, out = stand.send(sent)
     if inner == 4:
         answer = IP(src=vip, dst=client, ttl=64, id=0, flags="DF") / ICMP(type=3, code=4, nexthopmtu=1500 - added)
@@ -155,7 +155,7 @@ def test_routers_narrow_a_tunnel(service, inner):
     client, vip = addresses(inner)
     # A backend of its own: what was learned of a path stays for ten minutes.
     service(vip_text(inner, 80, "udp"), [backend_text(4, 80, network(inner, 3, 4))], forward="ipip")
-    sent = frame(client, vip, UDP(sport=next(PORTS), dport=80), payload=b"x" * 1300)
+    sent = frame(client, vip, UDP(sport=next(PORTS), dport=80), payload=b"x" * 1300, flags="DF")
     verdict, out = stand.send(sent)
     assert verdict == "tx" and out[14 + 9] in (4, 41)
     quote = out[14:14 + 28]
@@ -351,6 +351,6 @@ def test_a_tunnel_by_the_kernel_keeps_the_link(service, family, forward):
     service(vip_text(4, 80, "udp"), [address], forward=forward)
     verdict, out = stand.send(frame(CLIENT, VIP, UDP(sport=next(PORTS), dport=80)))
     assert verdict == "pass"
-    link = Ether(out[28:])  # behind the note for tc (struct xlb_note)
+    link = Ether(out[32:])  # behind the note for tc (struct xlb_note)
     assert (link.dst, link.src) == (stand.NODE_MAC, stand.CLIENT_MAC)
     assert link.type == network(family, 0x0800, 0x86dd)

@@ -283,7 +283,7 @@ static int attach_record(struct datapath *dp, uint32_t ifindex, bool native, str
 	device->entry.flags |= XLB_DEVICE_XDP | (native ? XLB_DEVICE_REDIRECT : 0);
 	device->entry.mode = native ? XLB_ATTACH_NATIVE : XLB_ATTACH_GENERIC;
 	device->entry.mtu = netlink_device_mtu(dp, ifindex);
-	uplink_choose(dp);
+	config_follow_devices(dp);
 	return device_save(dp, device, err);
 }
 
@@ -316,7 +316,7 @@ static int tc_withdraw(struct datapath *dp, uint32_t ifindex, struct error *err)
 		device->entry = (struct xlb_device){};
 		device_forget(dp, ifindex);
 	}
-	uplink_choose(dp);
+	config_follow_devices(dp);
 	if (devices_attached(dp))
 		r = devices_mend(dp, err);
 	else

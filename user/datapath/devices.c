@@ -8,9 +8,14 @@
  */
 #include <errno.h>
 #include <net/if.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 
 #include <bpf/bpf.h>
+#include <linux/ethtool.h>
+#include <linux/sockios.h>
 
 #include "datapath/internal.h"
 
@@ -113,20 +118,60 @@ size_t devices_attached(const struct datapath *dp)
 	return n;
 }
 
-void uplink_choose(struct datapath *dp)
+bool ethtool_ask(const char *device, void *command)
 {
-	struct xlb_config *config = config_of(dp);
-	struct device *device = device_find(dp, config->uplink);
+	_cleanup_(close_fd) int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct ifreq request = { .ifr_data = command };
+
+	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", device);
+	return fd >= 0 && !ioctl(fd, SIOCETHTOOL, &request);
+}
+
+static uint32_t uplink_choose(const struct datapath *dp)
+{
 	uint32_t uplink = 0;
 
-	if (device && device->entry.flags & XLB_DEVICE_XDP)
-		return;
 	/* The map has no order; the lowest number is the oldest device. */
 	for (size_t i = 0; i < dp->n_devices; i++)
 		if (dp->devices[i].entry.flags & XLB_DEVICE_XDP &&
 		    (!uplink || dp->devices[i].ifindex < uplink))
 			uplink = dp->devices[i].ifindex;
-	__atomic_store_n(&config->uplink, uplink, __ATOMIC_RELEASE);
+	return uplink;
+}
+
+/*
+ * Whether packets come in whose checksum is not finished: from senders on the same machine, by drivers
+ * that hand over what those have left to them, and in generic mode from what the kernel put together.
+ */
+static bool is_partial(const struct device *device)
+{
+	static const char *const drivers[] = { "veth", "tun", "virtio_net", "vif" };
+	struct ethtool_drvinfo info = { .cmd = ETHTOOL_GDRVINFO };
+	char name[IF_NAMESIZE];
+
+	if (!(device->entry.flags & XLB_DEVICE_XDP))
+		return false;
+	if (device->entry.mode == XLB_ATTACH_GENERIC)
+		return true;
+	if (!if_indextoname(device->ifindex, name) || !ethtool_ask(name, &info))
+		return false;
+	for (size_t i = 0; i < sizeof(drivers) / sizeof(*drivers); i++)
+		if (!strcmp(info.driver, drivers[i]))
+			return true;
+	return false;
+}
+
+void config_follow_devices(struct datapath *dp)
+{
+	struct xlb_config *config = config_of(dp);
+	struct device *device = device_find(dp, config->uplink);
+	uint32_t partial = 0;
+
+	if (!device || !(device->entry.flags & XLB_DEVICE_XDP))
+		__atomic_store_n(&config->uplink, uplink_choose(dp), __ATOMIC_RELEASE);
+	for (size_t i = 0; i < dp->n_devices; i++)
+		partial |= is_partial(&dp->devices[i]);
+	__atomic_store_n(&config->partial, partial, __ATOMIC_RELEASE);
 }
 
 void devices_forget_gone(struct datapath *dp)
@@ -245,7 +290,7 @@ int devices_mend(struct datapath *dp, struct error *err)
 		if (r == -ENODEV)
 			r = 0;
 	}
-	uplink_choose(dp);
+	config_follow_devices(dp);
 	if (!r)
 		devices_tidy(dp);
 	return r;

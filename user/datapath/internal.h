@@ -391,8 +391,13 @@ void devices_tidy(struct datapath *dp);
 int devices_mend(struct datapath *dp, struct error *err);
 /* Forgets devices that are gone from the system, and does nothing else. */
 void devices_forget_gone(struct datapath *dp);
-/* Sees to it that config.uplink is an attached device, or 0 if there is none. */
-void uplink_choose(struct datapath *dp);
+/*
+ * Sees to it that config.uplink is an attached device, or 0 if there is none, and that config.partial
+ * says whether one of them may bring checksums that are not finished.
+ */
+void config_follow_devices(struct datapath *dp);
+/* The ioctl of linux/ethtool.h; whether there was an answer. */
+bool ethtool_ask(const char *device, void *command);
 /* How many devices our XDP program is on. */
 size_t devices_attached(const struct datapath *dp);
 

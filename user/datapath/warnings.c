@@ -5,12 +5,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <linux/ethtool.h>
-#include <linux/sockios.h>
 
 #include "datapath/internal.h"
 
@@ -81,28 +78,18 @@ static void warn_forwarding(struct datapath *dp, const char *device, struct line
 	}
 }
 
-static bool ethtool_ask(const char *device, void *command)
+static void warn_offloads(const char *device, bool native, struct lines *lines)
 {
-	_cleanup_(close_fd) int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	struct ifreq request = { .ifr_data = command };
+	struct ethtool_value flags = { .cmd = ETHTOOL_GFLAGS }, gro = { .cmd = ETHTOOL_GGRO };
 
-	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", device);
-	return fd >= 0 && !ioctl(fd, SIOCETHTOOL, &request);
-}
-
-static void warn_offloads(const char *device, struct lines *lines)
-{
-	struct ethtool_drvinfo driver = { .cmd = ETHTOOL_GDRVINFO };
-	struct ethtool_value flags = { .cmd = ETHTOOL_GFLAGS };
-
+	if (!native && ethtool_ask(device, &gro) && gro.data)
+		warn(lines,
+		     "%s: GRO merges packets before xlb sees them in generic mode, to more than goes out again: ethtool -K %s gro off",
+		     device, device);
 	if (ethtool_ask(device, &flags) && flags.data & ETH_FLAG_LRO)
 		warn(lines,
 		     "%s: LRO merges packets before they can be looked at: ethtool -K %s lro off",
 		     device, device);
-	if (ethtool_ask(device, &driver) && !strcmp(driver.driver, "veth"))
-		warn(lines,
-		     "%s: is a veth: its other end must not leave checksums to a device that there is not (ethtool -K PEER tx off)",
-		     device);
 }
 
 static void warn_devices(struct datapath *dp, struct lines *lines)
@@ -122,7 +109,7 @@ static void warn_devices(struct datapath *dp, struct lines *lines)
 			warn(lines, "%s: generic mode, which is several times slower than native",
 			     devices[i].name);
 		warn_forwarding(dp, devices[i].name, lines);
-		warn_offloads(devices[i].name, lines);
+		warn_offloads(devices[i].name, devices[i].native, lines);
 	}
 	if (!attached)
 		warn(lines, "attached to no device: run `lbctl attach DEV`");

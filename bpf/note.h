@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Notes in front of packets, by which XDP leaves to tc what it cannot do itself (split.h and
+ * xlb_ingress are the other side):
+ *
+ *  - what has to go by the kernel's neighbour code (hop.h);
+ *  - packets without DF that do not fit, which tc fragments;
+ *  - packets whose checksum is not finished. A sender on the same machine leaves a checksum to the
+ *    device: what stands there is the sum of the pseudo header. The kernel knows of such packets,
+ *    but does not tell XDP, and forgets it with what XDP sends itself. So a packet that looks like one
+ *    (one in 65,536 does by chance) keeps its checksum, and is sent by the kernel, which is told by
+ *    how much the sums have changed, and adjusts and finishes what is to be finished.
+ */
+#ifndef XLB_NOTE_H
+#define XLB_NOTE_H
+
+#include "config.h"
+#include "maps.h"
+#include "packet.h"
+#include "rewrite.h"
+
+#define LOOPBACK_IFINDEX 1
+#define TCP_CHECK 16	/* offsets of checksums */
+#define UDP_CHECK 6
+
+/* Whether senders may leave checksums to devices, by what xlb is attached to. */
+static __always_inline bool partial_possible(void)
+{
+	__u32 zero = 0;
+	struct xlb_config *live = bpf_map_lookup_elem(&config, &zero);
+
+	return live && __builtin_expect(live->partial, 0);
+}
+
+static __always_inline __u32 checksum_offset(const struct packet *packet)
+{
+	return packet->protocol == IPPROTO_TCP ? TCP_CHECK : UDP_CHECK;
+}
+
+/* Looks whether the checksum of the packet in hand is perhaps a partial one. */
+__weak __noinline int partial_look(struct xdp_md *ctx)
+{
+	struct packet *packet = packet_get();
+	struct frame frame = {
+		.data = (void *)(long)ctx->data,
+		.end = (void *)(long)ctx->data_end,
+	};
+	__u16 *check;
+	__u64 sum;
+
+	if (!packet || packet->kind != KIND_WHOLE || !frame_find(&frame, packet, false))
+		return 0;
+	check = header_at(frame.transport, checksum_offset(packet));
+	if ((void *)(check + 1) > frame.end || (!*check && packet->protocol == IPPROTO_UDP))
+		return 0;
+	sum = address_plus(&packet->source, packet->ipv6) +
+	      address_plus(&packet->destination, packet->ipv6) + bpf_htons(packet->protocol) +
+	      bpf_htons(packet->bytes - packet->headers);
+	if (*check != xlb_sum_fold(sum))
+		return 0;
+	packet->partial = *check;
+	packet->added = 0;
+	packet->translation.address_sum = 0;
+	packet->outcome.by_kernel = BY_KERNEL_CHECKSUM;
+	return 0;
+}
+
+/*
+ * What becomes of a packet that is more than the MTU, with so many bytes added in front: its sender is
+ * told; or if it has not asked to be told, VERDICT_NEXT: tc fragments what comes out. One with options,
+ * which not all fragments would have, is answered all the same.
+ */
+__weak __noinline int too_big(struct xdp_md *ctx, __u32 mtu, __u32 added)
+{
+	struct packet *packet = packet_get();
+	struct iphdr *ip;
+
+	if (!packet)
+		return VERDICT_PASS;
+	packet->mtu = mtu - added;
+	ip = header_at((void *)(long)ctx->data, packet->network);
+	if (packet->ipv6 || packet->kind == KIND_ERROR || packet->headers != sizeof(*ip) ||
+	    packet->outcome.by_kernel || (void *)(ip + 1) > (void *)(long)ctx->data_end ||
+	    ip->frag_off & bpf_htons(IP_DONT_FRAGMENT))
+		return answered(packet, ANSWER_TOO_BIG);
+	packet->mtu = mtu;
+	packet->outcome.by_kernel = BY_KERNEL_SPLIT;
+	return VERDICT_NEXT;
+}
+
+/*
+ * Puts the checksum of the packet in hand back to what it was, and says in the note what it would
+ * have become: by the addresses, and by the rest. `network` is where the packet's IP header is, behind
+ * that of a tunnel, and `moved` by how much further the frame's start is in tc. 0, or -1: it is not
+ * all there.
+ */
+__weak __noinline int note_sums(struct xdp_md *ctx, __u32 network, __u32 moved)
+{
+	struct xlb_note *note = (void *)(long)ctx->data_meta;
+	struct packet *packet = packet_get();
+	void *data = (void *)(long)ctx->data;
+	__u32 offset;
+	__u16 *check;
+
+	if (!packet || (void *)(note + 1) > data)
+		return -1;
+	offset = network + packet->headers + checksum_offset(packet);
+	check = header_at(data, offset);
+	if ((void *)(check + 1) > (void *)(long)ctx->data_end)
+		return -1;
+	note->address_sum = xlb_sum_fold(packet->translation.address_sum);
+	note->other_sum = xlb_sum_fold((__u64)(__u16)~*check + packet->partial +
+				       (__u16)~note->address_sum);
+	note->check = (offset - moved) / 2;
+	note->udp = packet->protocol == IPPROTO_UDP;
+	*check = packet->partial;
+	return 0;
+}
+
+/*
+ * Takes the tags off a packet that leaves by another device than it came by: they belong to the
+ * link.
+ */
+__weak __noinline int vlan_strip(struct xdp_md *ctx, __u32 tags)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u32 addresses[3], bytes = tags == 1 ? VLAN_TAG_BYTES : 2 * VLAN_TAG_BYTES;
+	__u16 type;
+
+	if (data + ETH_HLEN + 2 * VLAN_TAG_BYTES > end)
+		return -1;
+	__builtin_memcpy(addresses, data, sizeof(addresses));
+	type = *(__u16 *)(data + (tags == 1 ? 16 : 20));
+	if (bpf_xdp_adjust_head(ctx, bytes))
+		return -1;
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	if (data + ETH_HLEN > end)
+		return -1;
+	__builtin_memcpy(data, addresses, sizeof(addresses));
+	*(__u16 *)(data + 12) = type;
+	return 0;
+}
+
+/*
+ * Leaves the note: to be sent out of that device, or loopback: to be taken up as it is. What is sent
+ * loses its tags, which belong to the link that it came by. 0 or -1.
+ */
+__weak __noinline int note_leave(struct xdp_md *ctx, __u32 ifindex)
+{
+	struct packet *packet = packet_get();
+	bool stays = ifindex == LOOPBACK_IFINDEX;
+	struct xlb_note *note;
+	__u32 tags;
+
+	if (!packet)
+		return -1;
+	tags = packet->vlan_tags;
+	if (tags && !stays && vlan_strip(ctx, tags))
+		return -1;
+	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*note)))
+		return -1;
+	note = (void *)(long)ctx->data_meta;
+	if ((void *)(note + 1) > (void *)(long)ctx->data)
+		return -1;
+	__builtin_memset(note, 0, sizeof(*note));
+	note->magic = cfg.secret[1];
+	note->ifindex = ifindex;
+	note->family = packet->hop_family;
+	note->mtu = packet->outcome.by_kernel & BY_KERNEL_SPLIT ? packet->mtu : 0;
+	note->next_hop[0] = packet->translation.destination.word[0];
+	note->next_hop[1] = packet->translation.destination.word[1];
+	note->next_hop[2] = packet->translation.destination.word[2];
+	note->next_hop[3] = packet->translation.destination.word[3];
+	if (!(packet->outcome.by_kernel & BY_KERNEL_CHECKSUM))
+		return 0;
+	/* The kernel takes the first tag off before tc looks. */
+	return note_sums(ctx, (stays ? packet->network : ETH_HLEN) + packet->added,
+			 stays && tags ? VLAN_TAG_BYTES : 0);
+}
+
+#endif

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Large datagrams from senders that leave it to the network to fragment them: every link takes 1,500 bytes, and tunnels less; or a
+link is narrow."""
+
+import hashlib
+import json
+import os
+import socket
+
+import detunnel
+import pytest
+from conftest import VIPS, text
+from direct import no_rp_filter, own_vips
+from world import NODE, lbctl
+
+PORT = 9000
+MTU_DISCOVER, DISCOVER_DONT = 10, 0
+SIZES = (1400, 1453, 1472, 1473, 4000, 60000)
+
+
+def answer_to(data, most):
+    """What nobody could make who has not got all of it, as long as that was."""
+    return (hashlib.sha256(data).digest() * (len(data) // 32 + 1))[:min(len(data), most)]
+
+
+def ask_large(address, sizes, most):
+    """A datagram of each size, without DF."""
+    for size in sizes:
+        # Each with a port, and so with a flow, of its own.
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+            one.setsockopt(socket.IPPROTO_IP, MTU_DISCOVER, DISCOVER_DONT)
+            one.settimeout(3)
+            one.connect((address, PORT))
+            data = os.urandom(size)
+            one.send(data)
+            try:
+                answer = one.recv(65536)
+            except TimeoutError:
+                answer = b""
+            print(json.dumps({"size": size, "intact": answer == answer_to(data, most)}))
+
+
+def answer_large(most=65536):
+    """From the address that was asked; without DF, too."""
+    server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    server.bind(("::", PORT))
+    server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    server.setsockopt(socket.IPPROTO_IP, MTU_DISCOVER, DISCOVER_DONT)
+    print("ready", flush=True)
+    while True:
+        data, asked, _, client = server.recvmsg(65536, 100)
+        server.sendmsg([answer_to(data, most)], [(level, kind, value[:16] + bytes(4)) for level, kind, value in asked], 0, client)
+
+
+def forked(place, function, *arguments):
+    child = place.host.fork(function, *arguments)
+    assert child.stdout.readline() == "ready\n"
+
+
+def drops():
+    return {reason: count for reason, count in json.loads(lbctl("status", "-o", "json").stdout)["drops"].items() if count}
+
+
+def asked_for(net, sizes=SIZES, most=65536):
+    """Until the neighbours are known, which they are after a first answer, fragments are lost."""
+    net.client.fork(ask_large, VIPS[4], (100, 100), most).output()
+    lines = net.client.fork(ask_large, VIPS[4], sizes, most, timeout=60).output().splitlines()
+    return {entry["size"]: entry["intact"] for entry in map(json.loads, lines)}
+
+
+def add(place, forward, outer, **options):
+    key = f"{text(VIPS[4], PORT)}/udp"
+    lbctl("services", "add", key, f"--forward={forward}", *[f"--{name}={value}" for name, value in options.items()])
+    lbctl("backends", "add", key, text(place.addresses[outer], PORT))
+
+
+@pytest.mark.parametrize("scheduler", ("maglev", "lc"))
+@pytest.mark.parametrize("forward,outer", [("ipip", 4), ("ipip", 6), ("gue", 4), ("gue", 6)])
+@pytest.mark.parametrize("place", ("another device", "same device"))
+def test_large_datagrams_through_tunnels(net, place, forward, outer, scheduler):
+    """Every fragment of the client is as long as the link takes, and gets two in the tunnel."""
+    if place == "another device":
+        there = net.neighbour(1, "eth1")
+        net.attach("eth0", "eth1")
+    else:
+        there = net.same_device()
+        net.attach("eth0")
+    there.host.run("ip", "-force", "link", "set", "eth0", "xdpdrv", "off")
+    there.host.address("lo", f"{VIPS[4]}/32")
+    no_rp_filter(there.host)
+    forked(there, detunnel.take_out_of_tunnels)
+    forked(there, answer_large)
+    add(there, forward, outer, scheduler=scheduler)
+    assert asked_for(net) == dict.fromkeys(SIZES, True), drops()
+    assert not drops()
+
+
+@pytest.mark.parametrize("forward", ("nat", "dnat", "l2"))
+def test_a_narrow_link_behind_the_node(net, forward):
+    there = net.neighbour(1, "eth1")
+    NODE.run("ip", "link", "set", "eth1", "mtu", 1400)
+    there.host.run("ip", "link", "set", "eth0", "mtu", 1400)
+    if forward == "l2":
+        own_vips(there)
+    net.attach("eth0", "eth1")
+    forked(there, answer_large)
+    add(there, forward, 4)
+    assert asked_for(net) == dict.fromkeys(SIZES, True), drops()
+    assert not drops()
+
+
+@pytest.mark.parametrize("forward", ("nat", "dnat"))
+def test_a_narrow_link_before_the_node(net, forward):
+    """What backends answer is fragmented, too."""
+    there = net.neighbour(1, "eth1")
+    NODE.run("ip", "link", "set", "eth0", "mtu", 1400)
+    net.client.run("ip", "link", "set", "eth0", "mtu", 1400)
+    net.attach("eth0", "eth1")
+    forked(there, answer_large)
+    add(there, forward, 4)
+    assert asked_for(net) == dict.fromkeys(SIZES, True), drops()
+
+
+def test_to_ipv6(net):
+    """nat to the other family takes 20 bytes more. What comes in fragments is not translated: neither are long answers."""
+    there = net.neighbour(1, "eth1")
+    net.attach("eth0", "eth1")
+    forked(there, answer_large, 1000)
+    add(there, "nat", 6)
+    assert asked_for(net, (1400, 1452, 1453, 1472), 1000) == dict.fromkeys((1400, 1452, 1453, 1472), True), drops()
+
+
+def test_who_asked_to_be_told_is_told(net):
+    """The same datagram with DF: ICMP, and nothing in the tunnel."""
+    there = net.neighbour(1, "eth1")
+    own_vips(there)
+    net.attach("eth0", "eth1")
+    add(there, "ipip", 4)
+    done = net.client.run("ping", "-M", "do", "-c", "1", "-W", "1", "-s", "1472", VIPS[4], check=False)
+    assert done.returncode == 0     # echo is answered here
+    program = ("import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.setsockopt(0, 10, 2); "
+               f"s.connect(('{VIPS[4]}', {PORT})); s.settimeout(2); s.send(bytes(1472)); s.recv(10)")
+    done = net.client.run("/usr/bin/python3", "-c", program, check=False)
+    assert "Connection refused" not in done.stderr and "Message too long" in done.stderr, done.stderr
