@@ -218,7 +218,9 @@ static __always_inline bool flow_reserve_reply(struct flow_request *request,
 	__u32 random;
 
 	if (request->forward == XLB_FORWARD_NAT) {
-		random = xlb_mix(tuple->word + request->now, secret[1], secret[0]) >> 32;
+		/* By the service, too: one client's port may begin flows to many at once. */
+		random = xlb_mix(tuple->word + request->now + ((__u64)tuple->key.service << 48),
+				 secret[1], secret[0]) >> 32;
 		return flow_claim_reply(request, backend, random, ipv6, secret);
 	}
 	lines = flow_reply_lines(tuple->word, request->endpoint_hash, ipv6, secret);

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 
 TOP = pathlib.Path(__file__).resolve().parent.parent.parent
 LBCTL = os.environ.get("LBCTL", str(TOP / "build/lbctl"))
@@ -155,7 +156,10 @@ class Host:
             function(*arguments)
             sys.stdout.flush()
             status = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stdout.flush()
             os._exit(status)
 
     def start(self, *command, **options):
