@@ -15,7 +15,7 @@ SINCE = {"atomic exchange": (5, 12), "bpf_check_mtu": (5, 12), "bpf_map_lookup_p
 
 def test_status_json(attached):
     status = attached.json("status")
-    assert list(status) == ["version", "abi", "attached", "pin_dir", "program", "counters",
+    assert list(status) == ["version", "abi", "attached", "pin_dir", "pin_group", "program", "counters",
                             "nat_ports", "seed", "services", "backends", "devices", "maps", "drops",
                             "warnings", "lacks"]
     assert status["version"] == (ROOT / "VERSION").read_text(encoding="ascii").strip()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """What a test needs of the kernel beyond what xlb needs, and old ones lack: each says why it cannot be, or None."""
 
+import pathlib
 import platform
 
 
@@ -19,4 +20,11 @@ def no_test_run_with_context():
 def no_frames_in_several_buffers():
     if release() < (6, 3):
         return "before Linux 6.3 XDP redirects no frames in several buffers: devices with a larger MTU take generic mode"
+    return None
+
+
+def no_reading_without_capabilities():
+    setting = pathlib.Path("/proc/sys/kernel/unprivileged_bpf_disabled").read_text(encoding="ascii")
+    if release() < (6, 1) and int(setting):
+        return "old kernels with kernel.unprivileged_bpf_disabled let nobody use bpf() who has no CAP_BPF"
     return None

@@ -4,6 +4,8 @@
  * and what it created is removed again; devices that were attached before are left as they are.
  */
 #include <errno.h>
+#include <grp.h>
+#include <limits.h>
 #include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +20,7 @@ enum {
 	OPTION_MAX_FLOWS,
 	OPTION_NAT_PORTS,
 	OPTION_SEED,
+	OPTION_PIN_GROUP,
 };
 
 static const struct option_spec options[] = {
@@ -30,6 +33,8 @@ static const struct option_spec options[] = {
 	{ OPTION_NAT_PORTS, "nat-ports", "MIN-MAX",
 	  "source ports for nat (default: outside of ip_local_port_range)" },
 	{ OPTION_SEED, "seed", "N", "of the rings; nodes that share traffic share it" },
+	{ OPTION_PIN_GROUP, "pin-group", "GROUP",
+	  "may read what is pinned: name or number (default: only root; 0: root again)" },
 	{ 0 },
 };
 
@@ -37,6 +42,8 @@ struct attachment {
 	enum attach_mode mode;
 	unsigned int priority;
 	struct datapath_sizes sizes;
+	gid_t group;
+	bool share;	/* with the group */
 };
 
 static int parse_mode(const char *text, enum attach_mode *ret_mode, struct error *err)
@@ -94,6 +101,20 @@ static int parse_seed(const char *text, struct datapath_sizes *sizes, struct err
 	return 0;
 }
 
+static int parse_group(const char *text, struct attachment *to, struct error *err)
+{
+	const struct group *group = getgrnam(text);
+	uint64_t number;
+
+	if (group)
+		number = group->gr_gid;
+	else if (number_parse(text, 0, UINT32_MAX - 1, &number, err) < 0)
+		return error_set(err, EINVAL, "%s: no such group", text);
+	to->group = number;
+	to->share = true;
+	return 0;
+}
+
 static int parse_option(int option, const char *value, struct attachment *to, struct error *err)
 {
 	switch (option) {
@@ -109,6 +130,8 @@ static int parse_option(int option, const char *value, struct attachment *to, st
 		return parse_size(value, 1024, 1 << 26, &to->sizes.flows, err);
 	case OPTION_NAT_PORTS:
 		return parse_ports(value, &to->sizes, err);
+	case OPTION_PIN_GROUP:
+		return parse_group(value, to, err);
 	default:
 		return parse_seed(value, &to->sizes, err);
 	}
@@ -182,6 +205,22 @@ static int upgrade(struct datapath *dp)
 	return STATUS_OK;
 }
 
+/* Who may look at what is pinned: as it was, or as was asked for. */
+static int share(struct datapath *dp, const struct attachment *how)
+{
+	char where[PATH_MAX];
+	struct error err;
+	int r;
+
+	r = how->share ? datapath_share(dp, how->group, &err) : datapath_share_keep(dp, &err);
+	if (r < 0)
+		return fail("%s", err.text);
+	if (how->share && how->group && datapath_share_hidden(dp, how->group, where))
+		complain("%s: the group may not pass it, and so see no pin; `chmod o+x %s` lets it",
+			 where, where);
+	return STATUS_OK;
+}
+
 static int open_or_create(const struct command_line *line, const struct datapath_sizes *sizes,
 			  struct datapath **ret_dp, bool *ret_created)
 {
@@ -228,6 +267,8 @@ static int run(int argc, char **argv)
 	if (datapath_lock(dp, session_waiting, &err) < 0)
 		return fail("%s", err.text);
 	status = created ? STATUS_OK : upgrade(dp);
+	if (status == STATUS_OK)
+		status = share(dp, &how);
 	if (status == STATUS_OK)
 		status = attach_all(dp, line.operands, line.n_operands, &how);
 	if (status != STATUS_OK && created)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* status: devices, programs, versions, how full the maps are, drops, and what looks wrong. */
 #include <errno.h>
+#include <grp.h>
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -21,6 +22,7 @@ struct status {
 	size_t n_lacks;
 	uint64_t drops[XLB_DROP_REASONS];
 	size_t services, backends;
+	char group[64];	/* that may read the pins; "": none */
 };
 
 static void status_free(struct status *status)
@@ -42,6 +44,21 @@ static void count_model(const struct model *model, struct status *status)
 		status->backends += service->n_backends;
 }
 
+/* The name of the group that may look, or its number if it has none. */
+static void read_group(const struct datapath *dp, struct status *status)
+{
+	const struct group *group;
+	gid_t gid;
+
+	if (!datapath_shared(dp, &gid))
+		return;
+	group = getgrgid(gid);
+	if (group)
+		snprintf(status->group, sizeof(status->group), "%s", group->gr_name);
+	else
+		snprintf(status->group, sizeof(status->group), "%u", gid);
+}
+
 static int status_read(struct datapath *dp, struct status *status)
 {
 	struct error err = {};
@@ -57,6 +74,7 @@ static int status_read(struct datapath *dp, struct status *status)
 		return fail("out of memory");
 	status->n_lacks = datapath_kernel_lacks(dp, status->lacks);
 	count_model(datapath_model(dp), status);
+	read_group(dp, status);
 	return STATUS_OK;
 }
 
@@ -195,7 +213,8 @@ static void print_head(const struct status *status)
 	const struct datapath_info *info = &status->info;
 
 	printf("%-10s %s (ABI %u)\n", "lbctl", XLB_VERSION, info->config.abi_version);
-	printf("%-10s %s\n", "pins", info->pin_dir);
+	printf("%-10s %s%s%s\n", "pins", info->pin_dir,
+	       *status->group ? ", readable for group " : "", status->group);
 	printf("%-10s id %u, tag %s\n", "program", info->program_id, info->program_tag);
 	if (info->iterator)
 		printf("%-10s %s/counters\n", "counters", info->pin_dir);
@@ -329,12 +348,13 @@ static json_t *status_json(const struct status *status)
 	const struct datapath_info *info = &status->info;
 
 	/* clang-format off */
-	return json_pack("{s:s, s:I, s:b, s:s, s:{s:I, s:s}, s:o, s:[I, I], s:I, s:I, s:I, "
+	return json_pack("{s:s, s:I, s:b, s:s, s:s?, s:{s:I, s:s}, s:o, s:[I, I], s:I, s:I, s:I, "
 			 "s:o, s:o, s:o, s:o, s:o}",
 			 "version", XLB_VERSION,
 			 "abi", (json_int_t)info->config.abi_version,
 			 "attached", status->n_devices > 0,
 			 "pin_dir", info->pin_dir,
+			 "pin_group", *status->group ? status->group : NULL,
 			 "program", "id", (json_int_t)info->program_id, "tag", info->program_tag,
 			 "counters", info->iterator ? json_sprintf("%s/counters", info->pin_dir)
 						    : json_null(),

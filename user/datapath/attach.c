@@ -441,8 +441,10 @@ int datapath_detach(struct datapath *dp, const char *device, struct error *err)
 {
 	struct xdp_state state;
 	uint32_t ifindex = if_nametoindex(device);
-	int r;
+	int r = privilege_check(true, err);
 
+	if (r)
+		return r;
 	if (!dp->locked)
 		return error_set(err, EINVAL, "%s: written without the lock", dp->pin_dir);
 	if (!ifindex)

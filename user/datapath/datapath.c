@@ -66,7 +66,8 @@ static int nothing_there(const char *pin_dir, struct error *err)
 int datapath_open(const char *pin_dir, struct datapath **ret_dp, struct error *err)
 {
 	_cleanup_(datapath_close_pointer) struct datapath *dp = NULL;
-	int r = privilege_check(err);
+	bool read_only = pins_readable_only(pin_dir);
+	int r = read_only ? 0 : privilege_check(false, err);
 
 	if (r)
 		return r;
@@ -75,6 +76,7 @@ int datapath_open(const char *pin_dir, struct datapath **ret_dp, struct error *e
 	dp = datapath_new(pin_dir, err);
 	if (!dp)
 		return -ENOMEM;
+	dp->read_only = read_only;
 	dp->dir_fd = open(pin_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dp->dir_fd < 0 && errno == ENOENT)
 		return nothing_there(pin_dir, err);
@@ -122,8 +124,7 @@ static int bpffs_ensure(const char *parent, struct error *err)
 
 	if (usual && !is_bpffs(BPFFS) &&
 	    mount("bpf", BPFFS, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700"))
-		return error_set(err, errno, "mounting a BPF file system on %s: %s", BPFFS,
-				 strerror(errno));
+		return error_denied(err, errno, "mounting a BPF file system on " BPFFS);
 	if (is_bpffs(parent))
 		return 0;
 	if (access(parent, F_OK))
@@ -226,8 +227,10 @@ int datapath_create(const char *pin_dir, const struct datapath_sizes *sizes,
 {
 	_cleanup_(datapath_close_pointer) struct datapath *dp = NULL;
 	char normal[PATH_MAX];
-	int r = pin_dir_normal(pin_dir, normal, err);
+	int r = privilege_check(true, err);
 
+	if (!r)
+		r = pin_dir_normal(pin_dir, normal, err);
 	if (r)
 		return r;
 	r = datapath_open(normal, &dp, err);
@@ -319,6 +322,10 @@ int datapath_lock(struct datapath *dp, void (*waiting)(const char *pin_dir), str
 
 	if (dp->locked)
 		return 0;
+	if (dp->read_only)
+		return error_set(err, EACCES,
+				 "%s: this user may look (--pin-group), and change nothing",
+				 dp->pin_dir);
 	r = lock_wait(dp, waiting, err);
 	if (r)
 		return r;

@@ -11,6 +11,9 @@
 #ifndef XLB_DATAPATH_H
 #define XLB_DATAPATH_H
 
+#include <limits.h>
+#include <sys/types.h>
+
 #include "model/model.h"
 
 #define DATAPATH_PIN_DIR "/sys/fs/bpf/xlb"
@@ -32,7 +35,8 @@ struct datapath;
 
 /*
  * Opens what is pinned. -ENOENT: nothing there ("run lbctl attach"); -EPROTO: another ABI version;
- * -EPERM: names the capability.
+ * -EPERM: names the capability. Who may read the pins and not write them (datapath_share) gets a
+ * datapath whose lock is refused: -EACCES.
  */
 int datapath_open(const char *pin_dir, struct datapath **ret_dp, struct error *err);
 /*
@@ -51,6 +55,16 @@ int datapath_destroy(struct datapath *dp, struct error *err);
  */
 int datapath_lock(struct datapath *dp, void (*waiting)(const char *pin_dir), struct error *err);
 void datapath_unlock(struct datapath *dp);
+
+/*
+ * Lets a group open what is pinned, for reading; 0: nobody but root again. Needs the lock.
+ * _share_keep: pins that came later, too.
+ */
+int datapath_share(struct datapath *dp, gid_t gid, struct error *err);
+int datapath_share_keep(struct datapath *dp, struct error *err);
+bool datapath_shared(const struct datapath *dp, gid_t *ret_gid);
+/* A directory on the way there that the group may not pass; ret_where has room for PATH_MAX. */
+bool datapath_share_hidden(const struct datapath *dp, gid_t gid, char ret_where[PATH_MAX]);
 
 /* The running state; owned by dp, valid until the next lock or apply. */
 const struct model *datapath_model(struct datapath *dp);

@@ -69,6 +69,7 @@ struct datapath {
 	char pin_dir[PATH_MAX];
 	int dir_fd;
 	bool locked;
+	bool read_only;			/* this process may look, and not write */
 	int cpus;
 	struct map maps[MAPS];
 	uint32_t own_map_id;		/* of `backends`: a program that uses it is ours */
@@ -460,8 +461,15 @@ bool program_ours(const struct datapath *dp, uint32_t program_id);
 /* A pinned program of ours, by the name of its pin; the caller closes. */
 int program_open(const struct datapath *dp, const char *pin, struct error *err);
 
-/* privilege.c: -EPERM with the name of what is missing. */
-int privilege_check(struct error *err);
+/* privilege.c: -EPERM with the names of what is missing; attaching takes more than the rest. */
+int privilege_check(bool attaching, struct error *err);
+/* Why the kernel may have said no to one who has all capabilities; NULL: nobody knows. */
+const char *privilege_denial(void);
+/* "what: Operation not permitted (why)"; returns -code. */
+int error_denied(struct error *err, int code, const char *what);
+
+/* share.c: whether this process may open pins for reading and not for writing. */
+bool pins_readable_only(const char *pin_dir);
 
 /* log.c: what libbpf and libxdp would print. */
 void log_begin(void);

@@ -78,9 +78,13 @@ static struct xlb_bpf *skeleton_open(const struct xlb_config *config)
 static int load_failed(int r, struct error *err)
 {
 	const char *log = log_tail(LOG_SHOWN);
+	const char *denial = r == -EPERM ? privilege_denial() : NULL;
 
 	if (r == -ENOMEM)
 		return error_set(err, ENOMEM, "the kernel has no memory for maps of these sizes");
+	if (denial)
+		return error_set(err, EPERM, "the kernel does not take the BPF programs: %s",
+				 denial);
 	return error_set(err, -r, "the kernel does not take the BPF programs: %s%s%s", strerror(-r),
 			 *log ? "\n" : "", log);
 }

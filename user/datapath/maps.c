@@ -155,6 +155,7 @@ static int map_check(const struct datapath *dp, enum map_id id, const struct bpf
 
 static int map_open(struct datapath *dp, enum map_id id, struct error *err)
 {
+	LIBBPF_OPTS(bpf_obj_get_opts, how, .file_flags = dp->read_only ? BPF_F_RDONLY : 0);
 	struct bpf_map_info info = {};
 	uint32_t size = sizeof(info);
 	char path[PATH_MAX];
@@ -162,7 +163,7 @@ static int map_open(struct datapath *dp, enum map_id id, struct error *err)
 
 	if (r)
 		return r;
-	dp->maps[id].fd = bpf_obj_get(path);
+	dp->maps[id].fd = bpf_obj_get_opts(path, &how);
 	if (dp->maps[id].fd < 0) {
 		r = -errno;
 		if (r == -ENOENT && id == MAP_CONFIG)
@@ -173,7 +174,7 @@ static int map_open(struct datapath *dp, enum map_id id, struct error *err)
 			return error_set(
 				err, EPROTO,
 				"%s is missing: run `lbctl detach --all`, then attach again", path);
-		return error_set(err, -r, "%s: %s", path, strerror(-r));
+		return error_denied(err, -r, path);
 	}
 	if (bpf_obj_get_info_by_fd(dp->maps[id].fd, &info, &size))
 		return error_set(err, errno, "%s: %s", path, strerror(errno));
@@ -182,20 +183,48 @@ static int map_open(struct datapath *dp, enum map_id id, struct error *err)
 	return map_check(dp, id, &info, err);
 }
 
+/*
+ * The kernel lets nobody map what may only be read (it takes MAP_SHARED from such mappings, and refuses
+ * others for BPF): a copy as of now stands in for it. 0 or -errno.
+ */
+static int map_copy(const struct map *map, uint32_t entries, void *memory)
+{
+	_cleanup_(free_pointer) uint32_t *keys = calloc(entries, sizeof(*keys));
+	uint32_t cursor, count = entries;
+	LIBBPF_OPTS(bpf_map_batch_opts, options);
+
+	if (!keys)
+		return -ENOMEM;
+	if (bpf_map_lookup_batch(map->fd, NULL, &cursor, keys, memory, &count, &options) &&
+	    errno != ENOENT)
+		return -errno;
+	return 0;
+}
+
 void *map_memory(struct datapath *dp, enum map_id id, struct error *err)
 {
 	struct map *map = &dp->maps[id];
 	uint32_t entries = id == MAP_CONFIG ? 1 : map_entries(config_of(dp), id);
 	size_t page = sysconf(_SC_PAGESIZE);
 	size_t size = (entries * map_stride(id) + page - 1) / page * page;
+	int flags = dp->read_only ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
 	void *memory;
+	int r;
 
 	if (map->memory)
 		return map->memory;
-	memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, map->fd, 0);
+	memory = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, dp->read_only ? -1 : map->fd, 0);
 	if (memory == MAP_FAILED) {
 		error_set(err, errno, "%s/%s: cannot map it: %s", dp->pin_dir, kinds[id].name,
 			  strerror(errno));
+		return NULL;
+	}
+	r = dp->read_only ? map_copy(map, entries, memory) : 0;
+	if (r) {
+		error_set(err, -r, "%s/%s: cannot read it: %s", dp->pin_dir, kinds[id].name,
+			  strerror(-r));
+		munmap(memory, size);
+		errno = -r;
 		return NULL;
 	}
 	map->memory = memory;

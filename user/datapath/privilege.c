@@ -1,4 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
+/*
+ * Which right is missing, in one line: before anything is tried, from the capabilities of this
+ * process; and after the kernel said no although all are there, from what else may forbid it.
+ * Documentation/rights.md has the same for every verb, and why.
+ */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,13 +15,15 @@
 struct need {
 	int capability;
 	const char *name;
-	bool of_admin; /* CAP_SYS_ADMIN includes it */
+	bool of_admin;	/* CAP_SYS_ADMIN includes it */
+	bool attaching;	/* for attach and detach only */
 };
 
 static const struct need needs[] = {
-	{ CAP_BPF, "CAP_BPF", true },
-	{ CAP_PERFMON, "CAP_PERFMON", true },
-	{ CAP_NET_ADMIN, "CAP_NET_ADMIN", false },
+	{ CAP_BPF, "CAP_BPF", true, false },
+	{ CAP_PERFMON, "CAP_PERFMON", true, false },
+	{ CAP_NET_ADMIN, "CAP_NET_ADMIN", false, false },
+	{ CAP_SYS_ADMIN, "CAP_SYS_ADMIN", true, true },
 };
 
 static int capabilities_read(unsigned long long *ret_effective)
@@ -34,7 +41,7 @@ static int capabilities_read(unsigned long long *ret_effective)
 	return r;
 }
 
-int privilege_check(struct error *err)
+int privilege_check(bool attaching, struct error *err)
 {
 	unsigned long long effective;
 	char missing[128] = "";
@@ -45,7 +52,7 @@ int privilege_check(struct error *err)
 	for (size_t i = 0; i < sizeof(needs) / sizeof(needs[0]); i++) {
 		size_t length = strlen(missing);
 
-		if (effective >> needs[i].capability & 1 ||
+		if ((needs[i].attaching && !attaching) || effective >> needs[i].capability & 1 ||
 		    (needs[i].of_admin && effective >> CAP_SYS_ADMIN & 1))
 			continue;
 		snprintf(missing + length, sizeof(missing) - length, "%s%s", length ? ", " : "",
@@ -54,4 +61,49 @@ int privilege_check(struct error *err)
 	if (!*missing)
 		return 0;
 	return error_set(err, EPERM, "not permitted: needs %s (run it as root)", missing);
+}
+
+/* The first line of a file; "" if there is none. */
+static void line_read(const char *path, char *line, size_t size)
+{
+	FILE *file = fopen(path, "re");
+
+	if (!file || !fgets(line, size, file))
+		*line = '\0';
+	if (file)
+		fclose(file);
+}
+
+/* The first user namespace maps all users to themselves. */
+static bool in_user_namespace(void)
+{
+	unsigned long inside, outside, count;
+	char line[128];
+
+	line_read("/proc/self/uid_map", line, sizeof(line));
+	return sscanf(line, "%lu %lu %lu", &inside, &outside, &count) == 3 &&
+	       (inside || outside || count != UINT32_MAX);
+}
+
+const char *privilege_denial(void)
+{
+	char line[128];
+
+	if (in_user_namespace())
+		return "in a user namespace, whose capabilities do not count for BPF and devices outside of it";
+	line_read("/sys/kernel/security/lockdown", line, sizeof(line));
+	if (strstr(line, "[confidentiality]"))
+		return "the kernel is locked down (confidentiality), which forbids BPF to read its memory";
+	line_read("/proc/sys/kernel/unprivileged_bpf_disabled", line, sizeof(line));
+	if (*line > '0' && privilege_check(false, NULL))
+		return "kernel.unprivileged_bpf_disabled is set, and CAP_BPF is missing";
+	return NULL;
+}
+
+int error_denied(struct error *err, int code, const char *what)
+{
+	const char *reason = code == EPERM ? privilege_denial() : NULL;
+
+	return error_set(err, code, "%s: %s%s%s%s", what, strerror(code), reason ? " (" : "",
+			 reason ? reason : "", reason ? ")" : "");
 }

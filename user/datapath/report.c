@@ -44,7 +44,11 @@ static int device_report(struct datapath *dp, const struct device *device,
 
 	if (!if_indextoname(device->ifindex, status.name))
 		return -ENODEV;
-	if (!xdp_look(dp, device->ifindex, &xdp) && xdp.owner == XDP_OURS) {
+	if (xdp_look(dp, device->ifindex, &xdp)) {
+		/* Who may not look there is told what was written down. */
+		status.xdp = device->entry.flags & XLB_DEVICE_XDP;
+		status.native = device->entry.mode == XLB_ATTACH_NATIVE;
+	} else if (xdp.owner == XDP_OURS) {
 		status.n_chain = xdp.dispatcher ?
 					 dispatcher_chain(dp, device->ifindex, xdp.attached_id,
 							  status.chain) :

@@ -69,11 +69,12 @@ bool program_ours(const struct datapath *dp, uint32_t program_id)
 
 int program_open(const struct datapath *dp, const char *pin, struct error *err)
 {
+	LIBBPF_OPTS(bpf_obj_get_opts, how, .file_flags = dp->read_only ? BPF_F_RDONLY : 0);
 	char path[PATH_MAX + 16];
 	int fd;
 
 	snprintf(path, sizeof(path), "%s/%s", dp->pin_dir, pin);
-	fd = bpf_obj_get(path);
+	fd = bpf_obj_get_opts(path, &how);
 	return fd >= 0 ? fd : error_set(err, errno, "%s: %s", path, strerror(errno));
 }
 
