@@ -14,27 +14,33 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent / "lib"))
 def pytest_addoption(parser):
     parser.addoption("--shell", action="store_true",
                      help="open a shell inside the world of a test that failed")
-    parser.addoption("--share", metavar="K/N", type=share, default=(0, 1),
-                     help="of the rows of every test with parameters, the K-th of N shares (from 0), and at least one")
+    parser.addoption("--share", metavar="K/RUNS/N", type=share, default=(0, 1, 1),
+                     help="of each test one row in N, at least one, is dealt out to so many runs; this is the K-th (from 0)")
 
 
 def share(text):
-    number, _, count = text.partition("/")
-    if not 0 <= int(number) < int(count):
+    number, runs, count = map(int, text.split("/"))
+    if not 0 <= number < runs or count < 1:
         raise ValueError(text)
-    return int(number), int(count)
+    return number, runs, count
+
+
+def digest(text):
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def pytest_collection_modifyitems(config, items):
     """--share: which rows are in a share does not depend on where they stand, so that every value of a parameter gets around."""
-    number, count = config.getoption("--share")
+    number, runs, count = config.getoption("--share")
     rows = {}
     for item in items:
         rows.setdefault(item.nodeid.partition("[")[0], []).append(item)
     kept = set()
-    for of_one_test in rows.values():
-        of_one_test.sort(key=lambda item: hashlib.sha256(item.nodeid.encode()).digest())
-        kept.update(of_one_test[number::count] or [of_one_test[number % len(of_one_test)]])
+    for name, of_one_test in rows.items():
+        of_one_test.sort(key=lambda item: digest(item.nodeid))
+        dealt = of_one_test[::count]
+        # Who gets the first is another run for each test.
+        kept.update(dealt[(number + digest(name)) % runs::runs])
     if len(kept) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = [item for item in items if item in kept]

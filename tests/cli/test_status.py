@@ -24,7 +24,7 @@ def test_status_json(attached):
     device = next(each for each in status["devices"] if each["device"] == "veth0")
     assert device["mode"] == "native" and device["how"] in ("direct", "dispatcher")
     shown = attached.run("bpftool", "prog", "show", "id", str(device["program"]))
-    assert " xdp " in shown.splitlines()[0]
+    assert {"direct": " xdp ", "dispatcher": " ext "}[device["how"]] in shown.splitlines()[0]
     assert set(status["drops"].values()) == {0} and len(status["drops"]) == 15
     by_name = {each["map"]: each for each in status["maps"]}
     assert by_name["services"]["used"] == 2 and by_name["services6"]["used"] == 1

@@ -3,6 +3,7 @@
 
 import pathlib
 import platform
+import subprocess
 
 
 def release():
@@ -27,4 +28,13 @@ def no_reading_without_capabilities():
     setting = pathlib.Path("/proc/sys/kernel/unprivileged_bpf_disabled").read_text(encoding="ascii")
     if release() < (6, 1) and int(setting):
         return "old kernels with kernel.unprivileged_bpf_disabled let nobody use bpf() who has no CAP_BPF"
+    return None
+
+
+def no_module(name):
+    """Loads it, if it is one."""
+    if pathlib.Path("/proc/net", name).exists():
+        return None
+    if subprocess.run(["modprobe", "-q", name], check=False, stderr=subprocess.DEVNULL).returncode:
+        return f"this kernel has no {name}"
     return None

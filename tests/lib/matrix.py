@@ -2,8 +2,8 @@
 """The matrix of kernels: each boots in a virtual machine (tests/vm/run) and runs scripts/run-tests there, unchanged; what that reports
 at its end is read from its output.
 
-Emulation is slow: of tests with parameters each kernel runs its share of the rows, another one than the others'. FULL=1 in the
-environment: each runs all."""
+Emulation is slow: each kernel runs its share of the tests, and of their rows, another one than the others'. FULL=1 in the environment:
+each runs all."""
 
 import concurrent.futures
 import os
@@ -14,8 +14,8 @@ import time
 
 TOP = pathlib.Path(__file__).resolve().parent.parent.parent
 KERNELS = ["5.10", "6.1", "6.12", "7.2"]
-TESTS = ["unit/attach_test", "unit/datapath_test", "cli/test_attach.py", "cli/test_status.py", "api/test_file.py", "packet", "net"]
-SHARES = 8
+TESTS = ["unit/attach_test", "unit/datapath_test", "cli/test_attach.py", "cli/test_status.py", "api/test_file.py", "packet", "net", "drivers"]
+ROWS = 8        # of each test one row in so many is dealt out to the kernels
 LANES = 2       # virtual machines at a time; one CPU each, which is faster under emulation than two
 LIMIT_S = 3000  # for one kernel
 NOT_TO_BE_HAD = 77
@@ -66,7 +66,7 @@ def fetch(kernel):
 def options_for(kernel):
     if os.environ.get("FULL") or kernel not in KERNELS:
         return []
-    return [f"--share={KERNELS.index(kernel)}/{SHARES}"]
+    return [f"--share={KERNELS.index(kernel)}/{len(KERNELS)}/{ROWS}"]
 
 
 def run_one(kernel, tests, options):
@@ -78,7 +78,7 @@ def run_one(kernel, tests, options):
         else:
             outcome.failed.append(missing)
         return outcome
-    command = [TOP / "tests/vm/run", "-k", kernel, "-c", "1", "-m", "2048", "-t", str(LIMIT_S), TOP / "tests/vm/guest-tests", *tests,
+    command = [TOP / "tests/vm/run", "-n", "-k", kernel, "-c", "1", "-m", "2048", "-t", str(LIMIT_S), TOP / "tests/vm/guest-tests", *tests,
                "--", *options_for(kernel), *options]
     log = TOP / f"build/vm/{kernel}.log"
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -85,7 +85,6 @@ def test_large_datagrams_through_tunnels(net, place, forward, outer, scheduler):
     else:
         there = net.same_device()
         net.attach("eth0")
-    there.host.run("ip", "-force", "link", "set", "eth0", "xdpdrv", "off")
     there.host.address("lo", f"{VIPS[4]}/32")
     no_rp_filter(there.host)
     forked(there, detunnel.take_out_of_tunnels)

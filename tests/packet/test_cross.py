@@ -119,11 +119,11 @@ def test_fragments_are_dropped(service, family):
 
 
 def test_too_big_in_ipv6(service):
-    """IPv4 packets grow by 20 bytes: what does not fit then is answered with what would."""
+    """IPv4 packets grow by 20 bytes: what does not fit then, and has DF, is answered with what would."""
     begin(service, 4, "tcp")
     sport = next(PORTS)
     for size, fits in ((1440, True), (1441, False)):
-        sent = frame(CLIENT, VIP, TCP(sport=sport, dport=80, flags="S"), payload=b"x" * size)
+        sent = frame(CLIENT, VIP, TCP(sport=sport, dport=80, flags="S"), payload=b"x" * size, flags="DF")
         verdict, out = stand.send(sent)
         assert verdict == "tx"
         if fits:
@@ -139,7 +139,7 @@ def test_routers_narrow_the_way_to_the_backend(service):
     service(key, [backend_text(6, 8080, 3)])
     backend = list(stand.BACKENDS6)[3]
     sport = next(PORTS)
-    sent = frame(CLIENT, VIP, TCP(sport=sport, dport=81, flags="S"), payload=b"x" * 1400)
+    sent = frame(CLIENT, VIP, TCP(sport=sport, dport=81, flags="S"), payload=b"x" * 1400, flags="DF")
     verdict, out = stand.send(sent)
     assert verdict == "tx" and Ether(out)[IPv6].dst == backend
     error = bytes(Ether(src=backend_mac(backend), dst=stand.NODE_MAC) / IPv6(src="2001:db8:200::99", dst=stand.NODE6) /

@@ -136,7 +136,7 @@ void xdp_forget(uint32_t ifindex)
  */
 static bool device_is_jumbo(struct datapath *dp, uint32_t ifindex)
 {
-	return netlink_device_mtu(dp, ifindex) > JUMBO_MTU;
+	return netlink_link(dp, ifindex).mtu > JUMBO_MTU;
 }
 
 /*
@@ -260,6 +260,34 @@ static int attach_check(const char *device, const struct xdp_state *state, enum 
 			 device, state->native ? "native" : "generic", device);
 }
 
+static void name_of(uint32_t ifindex, char name[IF_NAMESIZE])
+{
+	if (!ifindex || !if_indextoname(ifindex, name))
+		strcpy(name, "another");
+}
+
+/* Devices whose packets are better taken elsewhere, or are taken by another one first. */
+static int attach_place(struct datapath *dp, uint32_t ifindex, const char *device,
+			enum attach_mode mode, struct error *err)
+{
+	struct link link = netlink_link(dp, ifindex);
+	char name[IF_NAMESIZE];
+
+	if (!strcmp(link.kind, "vlan") && mode != ATTACH_GENERIC) {
+		name_of(link.below, name);
+		return error_set(
+			err, EINVAL,
+			"%s: a VLAN of %s, which has no driver of its own: attach to %s (tagged packets are served there), or here with --mode generic",
+			device, name, name);
+	}
+	if (!strcmp(link.port_of, "bond")) {
+		name_of(link.above, name);
+		return error_set(err, EINVAL, "%s: a port of %s, whose packets these are: attach to %s",
+				 device, name, name);
+	}
+	return 0;
+}
+
 static int device_index(const char *device, uint32_t *ret_ifindex, struct error *err)
 {
 	uint32_t ifindex = if_nametoindex(device);
@@ -282,7 +310,7 @@ static int attach_record(struct datapath *dp, uint32_t ifindex, bool native, str
 
 	device->entry.flags |= XLB_DEVICE_XDP | (native ? XLB_DEVICE_REDIRECT : 0);
 	device->entry.mode = native ? XLB_ATTACH_NATIVE : XLB_ATTACH_GENERIC;
-	device->entry.mtu = netlink_device_mtu(dp, ifindex);
+	device->entry.mtu = netlink_link(dp, ifindex).mtu;
 	config_follow_devices(dp);
 	return device_save(dp, device, err);
 }
@@ -345,6 +373,8 @@ static int attach_all(struct datapath *dp, uint32_t ifindex, const char *device,
 	if (r)
 		return error_set(err, -r, "%s: %s", device, strerror(-r));
 	r = attach_check(device, &state, mode, err);
+	if (!r && state.owner != XDP_OURS)
+		r = attach_place(dp, ifindex, device, mode, err);
 	if (!r)
 		r = attach_tc(dp, ifindex, err);
 	if (r)

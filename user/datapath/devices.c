@@ -201,7 +201,7 @@ static int device_arm(struct datapath *dp, struct device *device, struct error *
 	if (r)
 		return r;
 	device->entry.flags |= XLB_DEVICE_TC | (qdisc_made ? XLB_DEVICE_QDISC : 0);
-	device->entry.mtu = netlink_device_mtu(dp, device->ifindex);
+	device->entry.mtu = netlink_link(dp, device->ifindex).mtu;
 	return device_save(dp, device, err);
 }
 
@@ -249,7 +249,7 @@ void devices_tidy(struct datapath *dp)
 /* What is known of a device, against what is so. */
 static int device_mend(struct datapath *dp, struct device *device, struct error *err)
 {
-	uint32_t mtu = netlink_device_mtu(dp, device->ifindex);
+	uint32_t mtu = netlink_link(dp, device->ifindex).mtu;
 	struct xdp_state xdp;
 	int r = 0;
 

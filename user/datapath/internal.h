@@ -355,8 +355,15 @@ int netlink_ask_route(struct datapath *dp, const struct xlb_address *destination
 int netlink_each_address(struct datapath *dp, uint32_t ifindex,
 			 void (*each)(const struct endpoint *address, uint32_t ifindex, void *data),
 			 void *data, struct error *err);
-/* 0: it cannot be told. */
-uint32_t netlink_device_mtu(struct datapath *dp, uint32_t ifindex);
+/* A device; all zero: it cannot be told. */
+struct link {
+	uint32_t mtu;
+	uint32_t below;		/* ifindex of the device that it is on (VLAN) */
+	uint32_t above;		/* of the one that it is a port of (bond, bridge) */
+	char kind[16];		/* "vlan", "bond", ...; "": hardware */
+	char port_of[16];	/* kind of `above` */
+};
+struct link netlink_link(struct datapath *dp, uint32_t ifindex);
 /* Whether anybody has a filter on a clsact hook of the device. */
 int netlink_filters_any(struct datapath *dp, uint32_t ifindex, bool *ret_any);
 void netlink_close(struct datapath *dp);

@@ -5,6 +5,7 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -221,35 +222,63 @@ int netlink_each_address(struct datapath *dp, uint32_t ifindex,
 	return 0;
 }
 
-static int mtu_parse(const struct nlmsghdr *header, void *data)
+static void kinds_parse(const struct nlattr *nest, struct link *link)
 {
 	const struct nlattr *attribute;
-	uint32_t *mtu = data;
+
+	mnl_attr_for_each_nested(attribute, nest)
+	{
+		const char *kind = mnl_attr_get_payload(attribute);
+		int length = mnl_attr_get_payload_len(attribute);
+
+		if (mnl_attr_get_type(attribute) == IFLA_INFO_KIND)
+			snprintf(link->kind, sizeof(link->kind), "%.*s", length, kind);
+		else if (mnl_attr_get_type(attribute) == IFLA_INFO_SLAVE_KIND)
+			snprintf(link->port_of, sizeof(link->port_of), "%.*s", length, kind);
+	}
+}
+
+static int link_parse(const struct nlmsghdr *header, void *data)
+{
+	const struct nlattr *attribute;
+	struct link *link = data;
 
 	if (header->nlmsg_type != RTM_NEWLINK)
 		return MNL_CB_OK;
 	mnl_attr_for_each(attribute, header, sizeof(struct ifinfomsg))
-		if (mnl_attr_get_type(attribute) == IFLA_MTU &&
-		    mnl_attr_get_payload_len(attribute) == sizeof(uint32_t))
-			*mtu = mnl_attr_get_u32(attribute);
+	{
+		uint16_t type = mnl_attr_get_type(attribute);
+
+		if (type == IFLA_LINKINFO)
+			kinds_parse(attribute, link);
+		if (mnl_attr_get_payload_len(attribute) != sizeof(uint32_t))
+			continue;
+		if (type == IFLA_MTU)
+			link->mtu = mnl_attr_get_u32(attribute);
+		else if (type == IFLA_LINK)
+			link->below = mnl_attr_get_u32(attribute);
+		else if (type == IFLA_MASTER)
+			link->above = mnl_attr_get_u32(attribute);
+	}
 	return MNL_CB_OK;
 }
 
-uint32_t netlink_device_mtu(struct datapath *dp, uint32_t ifindex)
+struct link netlink_link(struct datapath *dp, uint32_t ifindex)
 {
 	char buffer[256];
 	struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
 	struct ifinfomsg *message;
-	uint32_t mtu = 0;
+	struct link link = {};
 
 	if (netlink_open(dp, NULL))
-		return 0;
+		return link;
 	request->nlmsg_type = RTM_GETLINK;
 	request->nlmsg_flags = NLM_F_REQUEST;
 	message = mnl_nlmsg_put_extra_header(request, sizeof(*message));
 	message->ifi_family = AF_UNSPEC;
 	message->ifi_index = ifindex;
-	return netlink_ask(dp, request, mtu_parse, &mtu) ? 0 : mtu;
+	netlink_ask(dp, request, link_parse, &link);
+	return link;
 }
 
 static int filter_seen(const struct nlmsghdr *header, void *data)
