@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Drops that no packet alone can bring about: tables that are full, rings that are broken; and what a full table keeps."""
+
+import contextlib
+import ctypes
+import mmap
+import os
+import random
+import struct
+
+import pytest
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
+
+import stand
+from frames import BACKEND, CLIENT, PORTS, VIP, backend_mac, backend_text, frame, transport, vip_text
+from world import PIN_DIR
+
+FLOW, LINE = 16, 64             # bytes of struct xlb_flow and xlb_ring_line
+SYN, ESTABLISHED = 2, 3         # enum xlb_flow_state
+SERVICE = 32                    # bytes of struct xlb_service
+
+
+@contextlib.contextmanager
+def mapped(name, elements, size):
+    """A pinned array's memory."""
+    path = ctypes.create_string_buffer(f"{PIN_DIR}/{name}".encode())
+    fd, _ = stand.bpf(stand.BPF_OBJ_GET, struct.pack("=QII", ctypes.addressof(path), 0, 0))
+    try:
+        with mmap.mmap(fd, elements * size) as memory:
+            yield memory
+    finally:
+        os.close(fd)
+
+
+def config(name):
+    (entry,) = stand.json.loads(stand.run("bpftool", "-j", "map", "dump", "pinned", f"{PIN_DIR}/config").stdout)
+    return entry["formatted"]["value"][name]
+
+
+def dropped(before):
+    return {reason: count - before[reason] for reason, count in stand.drops().items() if count != before[reason]}
+
+
+class Flows:
+    """The table of IPv4 flows: a half under clients' tuples, and a half under what replies show."""
+
+    def __init__(self, memory, half):
+        self.memory, self.half = memory, half
+
+    def words(self, which):
+        """All that is there: [(offset, value), ...]"""
+        start = which * self.half
+        return [(start + at + 8, value) for at, (_, value) in
+                enumerate_flows(self.memory[start:start + self.half]) if value]
+
+    def fill(self, which, state, seen):
+        """Each free slot with a flow of somebody else."""
+        start = which * self.half
+        value = 1 | state << 24 | 1 << 32 | seen << 48
+        half = bytearray(self.memory[start:start + self.half])
+        there = [(at, bytes(half[at:at + FLOW])) for at, (_, old) in enumerate_flows(half) if old]
+        half[:] = struct.pack("=QQ", 0xfeedfacecafe, value) * (self.half // FLOW)
+        for at, flow in there:
+            half[at:at + FLOW] = flow
+        self.memory[start:start + self.half] = bytes(half)
+
+    def clear(self):
+        self.memory[:2 * self.half] = bytes(2 * self.half)
+
+
+def enumerate_flows(data):
+    return ((index * FLOW, flow) for index, flow in enumerate(struct.iter_unpack("=QQ", data)))
+
+
+@pytest.fixture(name="flows")
+def make_flows():
+    lines = config("flow_lines")
+    with mapped("flows", 2 * lines, 64) as memory:
+        flows = Flows(memory, lines * 64)
+        flows.clear()
+        yield flows
+        flows.clear()
+
+
+def now(flows):
+    """The tick of the only flow there is, which is then forgotten."""
+    ((_, value),) = flows.words(0)
+    flows.clear()
+    return value >> 48
+
+
+def begin(source, flags="S"):
+    return stand.send(frame(source, VIP, TCP(sport=next(PORTS), dport=80, flags=flags)))
+
+
+@pytest.mark.parametrize("which,reason", [(0, "XLB_DROP_FLOWS_FULL"), (1, "XLB_DROP_PORTS_EXHAUSTED")], ids=["flows", "ports"])
+def test_full(service, flows, which, reason):
+    """Of flows that somebody has answered: nobody's is taken for a new one."""
+    service(vip_text(4, 80, "tcp"), [backend_text(4, 8080)])
+    assert begin(CLIENT)[0] == "tx"
+    flows.fill(which, ESTABLISHED, now(flows))
+    before = stand.drops()
+    assert begin(CLIENT)[0] == "drop"
+    assert dropped(before) == {reason: 1}
+    flows.clear()
+    assert begin(CLIENT)[0] == "tx"
+
+
+def test_a_flood_of_syns_takes_nobodys_flow(service, flows):
+    """A table full of what nobody has answered: new flows take their places, and none takes that of an established one."""
+    service(vip_text(4, 80, "tcp"), [backend_text(4, 8080)])
+    assert begin(CLIENT)[0] == "tx"
+    seen = now(flows)
+    kept = []
+    for _ in range(20):
+        sport = next(PORTS)
+        out = Ether(stand.send(frame(CLIENT, VIP, TCP(sport=sport, dport=80, flags="S")))[1])
+        reply = frame(BACKEND, stand.NODE, TCP(sport=8080, dport=out[TCP].sport, flags="SA"), macs=(backend_mac(BACKEND), stand.NODE_MAC))
+        assert stand.send(reply)[0] == "tx"
+        kept.append((sport, out[TCP].sport))
+    for which in (0, 1):
+        flows.fill(which, SYN, seen)
+    for _ in range(1500):
+        client = f"198.51.{random.randrange(100, 102)}.{random.randrange(1, 255)}"
+        assert begin(client)[0] == "tx"
+    for sport, port in kept:
+        verdict, out = stand.send(frame(CLIENT, VIP, TCP(sport=sport, dport=80, flags="A")))
+        assert verdict == "tx" and Ether(out)[TCP].sport == port
+
+
+def test_a_flood_of_first_fragments_takes_nobodys_flow(service, flows):
+    """They begin flows of UDP, which nobody answers."""
+    service(vip_text(4, 80, "tcp"), [backend_text(4, 8080)])
+    service(vip_text(4, 80, "udp"), [backend_text(4, 8080)])
+    sport = next(PORTS)
+    out = Ether(stand.send(frame(CLIENT, VIP, TCP(sport=sport, dport=80, flags="S")))[1])
+    reply = frame(BACKEND, stand.NODE, TCP(sport=8080, dport=out[TCP].sport, flags="SA"), macs=(backend_mac(BACKEND), stand.NODE_MAC))
+    assert stand.send(reply)[0] == "tx"
+    ((_, value),) = flows.words(0)
+    for which in (0, 1):
+        flows.fill(which, SYN, value >> 48)
+    for number in range(1000):
+        first = bytes(Ether(src=stand.CLIENT_MAC, dst=stand.NODE_MAC) /
+                      IP(src=f"198.51.100.{number % 250 + 1}", dst=VIP, id=number, flags="MF", proto=17) /
+                      Raw(bytes(UDP(sport=next(PORTS), dport=80, len=3000) / Raw(b"x" * 64))))
+        assert stand.send(first)[0] == "tx"
+    verdict, after = stand.send(frame(CLIENT, VIP, TCP(sport=sport, dport=80, flags="A")))
+    assert verdict == "tx" and Ether(after)[TCP].sport == out[TCP].sport
+
+
+def test_no_route(service):
+    service(vip_text(4, 80, "tcp"), ["100.64.9.9:80"])
+    before = stand.drops()
+    assert begin(CLIENT)[0] == "drop"
+    assert dropped(before) == {"XLB_DROP_NO_ROUTE": 1}
+
+
+@pytest.mark.parametrize("forward", ("nat", "ipip"))
+def test_bad_ring(service, forward):
+    """A ring that names a backend which is none: with flows, and without."""
+    service(vip_text(4, 80, "tcp"), [backend_text(4, 80)], forward=forward)
+    vip = struct.unpack("=I", bytes(map(int, VIP.split("."))))[0] | 80 << 40 | 6 << 48
+    with mapped("services", config("services"), SERVICE) as services:
+        (target,) = [target for word, target, _, _ in struct.iter_unpack("=QQQQ", services) if word == vip]
+    first, size = target & (1 << 28) - 1, target >> 28 & (1 << 24) - 1
+    lines = (size + 15) // 16
+    with mapped("rings", config("ring_slots") // 16, LINE) as rings:
+        there = rings[first * LINE:(first + lines) * LINE]
+        rings[first * LINE:(first + lines) * LINE] = struct.pack("=I", config("backends") + 1) * (lines * 16)
+        before = stand.drops()
+        verdict, _ = begin(CLIENT)
+        rings[first * LINE:(first + lines) * LINE] = there
+    assert verdict == "drop" and dropped(before) == {"XLB_DROP_BAD_RING": 1}
+    assert begin(CLIENT)[0] == "tx"
+
+
+def test_answer_failed(service):
+    """Nobody may answer a later fragment (RFC 1122, 3.2.2): its backend is gone, and there is no other."""
+    key = service(vip_text(4, 80, "udp"), [backend_text(4, 8080)])
+    sport = next(PORTS)
+    whole = bytes(UDP(sport=sport, dport=80) / Raw(b"y" * 200))
+
+    def part(offset):
+        return bytes(Ether(src=stand.CLIENT_MAC, dst=stand.NODE_MAC) /
+                     IP(src=CLIENT, dst=VIP, id=4321, proto=17, flags=0 if offset else "MF", frag=offset // 8) /
+                     Raw(whole[offset:offset + 104]))
+
+    assert stand.send(part(0))[0] == "tx"
+    stand.lbctl("backends", "del", key, backend_text(4, 8080))
+    before = stand.drops()
+    assert stand.send(part(104))[0] == "drop"
+    assert dropped(before) == {"XLB_DROP_ANSWER_FAILED": 1}
+
+
+@pytest.mark.parametrize("name", ("tcp", "udp"))
+def test_land_attack(service, name):
+    """From the VIP and its port to itself."""
+    service(vip_text(4, 80, name), [backend_text(4, 8080)])
+    before = stand.drops()
+    assert stand.send(frame(VIP, VIP, transport(name, sport=80, dport=80, flags="S")))[0] == "drop"
+    assert dropped(before) == {"XLB_DROP_BAD_SOURCE": 1}
