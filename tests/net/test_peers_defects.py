@@ -118,7 +118,7 @@ def test_katran_drops_fragments_of_vips_and_cilium_loses_large_udp_in_dsr(net, n
 
 @pytest.mark.parametrize("family", (4, 6))
 def test_katran_drops_fragments_of_others(net, neighbour, family):
-    """Fragments to and from addresses that are no VIPs go on, whole or in any order, beside a service on the same port."""
+    """Fragments to and from addresses that are no VIPs go on, beside a service on the same port."""
     serve(neighbour, "nat", family, family)
     there = [(neighbour.addresses[family], PORT)]
     assert answers(net.client.fork(describe.ask_each, family, there, timeout=30))[0]["asked"] == neighbour.addresses[family]
