@@ -63,6 +63,11 @@ def fetch(kernel):
     return (result.stderr.strip().splitlines() or ["?"])[-1], result.returncode == NOT_TO_BE_HAD
 
 
+def tests_for(kernel):
+    """Where a test run cannot say by which device a packet came, the rows go over a veth."""
+    return [name if name != "packet" or kernel != "5.10" else "wire" for name in TESTS]
+
+
 def options_for(kernel):
     if os.environ.get("FULL") or kernel not in KERNELS:
         return []
@@ -94,6 +99,6 @@ def run(kernels=None, options=()):
     kernels = kernels or os.environ.get("KERNELS", "").split() or KERNELS
     subprocess.run([TOP / "scripts/get-vm", *kernels], stdout=subprocess.DEVNULL, check=False)
     with concurrent.futures.ThreadPoolExecutor(LANES) as pool:
-        running = [pool.submit(run_one, kernel, TESTS, options) for kernel in kernels]
+        running = [pool.submit(run_one, kernel, tests_for(kernel), options) for kernel in kernels]
         for future in concurrent.futures.as_completed(running):
             yield future.result()

@@ -40,6 +40,11 @@ class Note:
         return cls(ifindex, family & 127, bool(family >> 7), 2 * check, mtu, address_sum, other_sum, data[16:32])
 
 
+@pytest.fixture(autouse=True)
+def note():
+    stand.needs_the_note()
+
+
 def noted(out):
     """A note, and the frame behind it."""
     return Note.read(out), out[NOTE_BYTES:]

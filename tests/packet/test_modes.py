@@ -347,6 +347,7 @@ def test_mss_of_a_syn(service, family, options, wanted):
 @pytest.mark.parametrize("forward", ("ipip", "gue"))
 def test_a_tunnel_by_the_kernel_keeps_the_link(service, family, forward):
     """To a neighbour that is not known yet the kernel sends it: the frame that it gets is still addressed to this node."""
+    stand.needs_the_note()
     address = network(family, "10.200.7.7:80", "[2001:db8:200::7777]:80")
     service(vip_text(4, 80, "udp"), [address], forward=forward)
     verdict, out = stand.send(frame(CLIENT, VIP, UDP(sport=next(PORTS), dport=80)))
