@@ -195,12 +195,20 @@ def test_attach_and_detach_need_one_more(world, words):
 CONTAINER = ["unshare", "--user", "--map-root-user", "--mount", "--"]
 
 
+@pytest.fixture(name="user_namespaces")
+def fixture_user_namespaces():
+    if missing := features.no_user_namespaces():
+        pytest.skip(missing)
+
+
+@pytest.mark.usefixtures("user_namespaces")
 def test_user_namespace(world):
     """Root there has all capabilities, and none that counts."""
     line = world.fails("attach", "veth0", prefix=CONTAINER)
     assert "in a user namespace, whose capabilities do not count" in line and PIN_DIR.rsplit("/", 1)[0] in line or "BPF" in line
 
 
+@pytest.mark.usefixtures("user_namespaces")
 def test_user_namespace_with_the_pins_given(world):
     """Whose the pins are, as root of such a namespace is seen from outside, may use them; capabilities are not asked for, unless
     kernel.unprivileged_bpf_disabled says so."""
@@ -212,6 +220,7 @@ def test_user_namespace_with_the_pins_given(world):
         assert [service["service"] for service in world.json("services", "list")] == ["192.0.2.10:80/tcp"]
 
 
+@pytest.mark.usefixtures("user_namespaces")
 def test_no_bpffs_and_no_right_to_mount_one(world):
     world.run("umount", "/sys/fs/bpf")
     line = world.fails("attach", "veth7", prefix=["unshare", "--user", "--map-root-user", "--net", "--mount", "sh", "-c",

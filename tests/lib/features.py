@@ -38,3 +38,10 @@ def no_module(name):
     if subprocess.run(["modprobe", "-q", name], check=False, stderr=subprocess.DEVNULL).returncode:
         return f"this kernel has no {name}"
     return None
+
+
+def no_user_namespaces():
+    """The kernel makes none in a chroot."""
+    if subprocess.run(["unshare", "--user", "true"], check=False, stderr=subprocess.DEVNULL).returncode:
+        return "no user namespace can be made here (in a chroot the kernel makes none)"
+    return None
