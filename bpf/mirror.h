@@ -4,7 +4,7 @@
  *
  * A dump should show the backends that there are and nothing else, which takes a hash; but looking
  * one up costs a packet as much as parsing it and finding its service do. So packets are counted in
- * an array, and a timer of the CPU copies what has changed, some milliseconds later. It runs for as
+ * an array, and a timer of the CPU copies what has changed, a millisecond later. It runs for as
  * long as packets come, and then once more.
  *
  * The timer of a CPU may fire on another one (Linux before 6.7 has no way to pin it), while the first
@@ -19,7 +19,7 @@
 #include "config.h"
 #include "maps.h"
 
-#define MIRROR_NS (10ull * 1000 * 1000)	/* from a change to its copy, and */
+#define MIRROR_NS (1000ull * 1000)	/* from a change to its copy, and */
 #define MIRROR_BACKEND_NS 2000ull	/* so much more for each backend that there is */
 #define MIRROR_ROUNDS 2
 #define CLOCK_MONOTONIC 1
