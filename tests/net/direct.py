@@ -4,7 +4,7 @@
 import itertools
 
 from conftest import VIPS, text
-from world import TOP, lbctl
+from world import TOP, lbctl, wait_for
 
 DECAP_OBJECT = TOP / "build/tests/lib/decap.bpf.o"
 PORT = 8080     # direct return keeps the port
@@ -20,11 +20,17 @@ def no_rp_filter(host):
     host.sh("for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 >$f; done")
 
 
+def own(host, address):
+    """The host's own from now on: the kernel takes up an IPv6 address a moment after it was told to."""
+    host.address("lo", f"{address}/{128 if ':' in address else 32}")
+    wait_for(lambda: host.run("ip", "route", "get", address).stdout.startswith("local"), what=f"{address} on lo")
+
+
 def own_vips(place):
     """The backend answers for the VIPs, and takes packets for them out of tunnels."""
     place.host.run("ip", "-force", "link", "set", "eth0", "xdpdrv", "obj", DECAP_OBJECT, "sec", "xdp")
-    for family, vip in VIPS.items():
-        place.host.address("lo", f"{vip}/{32 if family == 4 else 128}")
+    for vip in VIPS.values():
+        own(place.host, vip)
     no_rp_filter(place.host)
     return place
 

@@ -10,7 +10,7 @@ import socket
 import detunnel
 import pytest
 from conftest import VIPS, text
-from direct import no_rp_filter, own_vips
+from direct import no_rp_filter, own, own_vips
 from world import NODE, lbctl
 
 PORT = 9000
@@ -85,7 +85,7 @@ def test_large_datagrams_through_tunnels(net, place, forward, outer, scheduler):
     else:
         there = net.same_device()
         net.attach("eth0")
-    there.host.address("lo", f"{VIPS[4]}/32")
+    own(there.host, VIPS[4])
     no_rp_filter(there.host)
     forked(there, detunnel.take_out_of_tunnels)
     forked(there, answer_large)

@@ -9,7 +9,7 @@ import detunnel
 import pytest
 from conftest import VIPS, text
 from describe import IP_OPTIONS
-from direct import DIRECT, TRANSLATED, no_rp_filter, own_vips
+from direct import DIRECT, TRANSLATED, no_rp_filter, own, own_vips
 from routes import CLIENT, far_backend, far_client
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import IPv6
@@ -271,7 +271,7 @@ def test_one_backend_behind_two_vips(net, neighbour, forward, inner, outer):
     """A client asks both by turns from one socket, and is answered by the one that it asked."""
     for vip in (VIPS[inner], SECOND_VIPS[inner]):
         serve(neighbour, forward, inner, outer, vip)
-    neighbour.host.address("lo", f"{SECOND_VIPS[inner]}/{32 if inner == 4 else 128}")
+    own(neighbour.host, SECOND_VIPS[inner])
     if forward == "dnat":       # the client's port and the endpoint are all that a reply shows
         asks = [(1, VIPS[inner]), (2, SECOND_VIPS[inner])]
         rows = [answers(net.client.fork(describe.ask_each, inner, [(vip, PORT)] * 3, 20000 + number, timeout=30))
