@@ -31,6 +31,12 @@ def no_reading_without_capabilities():
     return None
 
 
+def no_limit_of_locked_memory():
+    if release() >= (5, 11):
+        return "since Linux 5.11 BPF's memory does not count as locked memory"
+    return None
+
+
 def no_module(name):
     """Loads it, if it is one."""
     if pathlib.Path("/proc/net", name).exists():

@@ -471,6 +471,7 @@ int datapath_detach(struct datapath *dp, const char *device, struct error *err)
 {
 	struct xdp_state state;
 	uint32_t ifindex = if_nametoindex(device);
+	char what[IF_NAMESIZE + 16];
 	int r = privilege_check(true, err);
 
 	if (r)
@@ -486,8 +487,9 @@ int datapath_detach(struct datapath *dp, const char *device, struct error *err)
 		return error_set(err, ENOENT, "%s: xlb is not attached there", device);
 	write_begin(dp);
 	r = detach_xdp(ifindex, &state);
+	snprintf(what, sizeof(what), "%s: cannot detach", device);
 	if (r)
-		r = error_set(err, -r, "%s: cannot detach: %s", device, strerror(-r));
+		r = error_denied(err, -r, what);
 	else
 		r = tc_withdraw(dp, ifindex, err);
 	write_end(dp);

@@ -325,6 +325,7 @@ bool kernel_has_mirror(void);
 /* load.c: from the object inside this binary to the kernel. */
 struct bpf_object;
 int load_and_pin(const struct xlb_config *config, const char *dir, struct error *err);
+bool kernel_before(unsigned int major, unsigned int minor);
 /*
  * The XDP program alone, on the maps that are there, not yet loaded: libxdp does that. `jumbo`: for
  * a device whose frames may lie in several buffers.
@@ -470,8 +471,11 @@ int program_open(const struct datapath *dp, const char *pin, struct error *err);
 
 /* privilege.c: -EPERM with the names of what is missing; attaching takes more than the rest. */
 int privilege_check(bool attaching, struct error *err);
-/* Why the kernel may have said no to one who has all capabilities; NULL: nobody knows. */
-const char *privilege_denial(void);
+/*
+ * Why the kernel may have said no to one who has all capabilities, to loading programs or to something
+ * else; NULL: nobody knows.
+ */
+const char *privilege_denial(bool loading);
 /* "what: Operation not permitted (why)"; returns -code. */
 int error_denied(struct error *err, int code, const char *what);
 

@@ -78,7 +78,7 @@ static struct xlb_bpf *skeleton_open(const struct xlb_config *config)
 static int load_failed(int r, struct error *err)
 {
 	const char *log = log_tail(LOG_SHOWN);
-	const char *denial = r == -EPERM ? privilege_denial() : NULL;
+	const char *denial = r == -EPERM ? privilege_denial(true) : NULL;
 
 	if (r == -ENOMEM)
 		return error_set(err, ENOMEM, "the kernel has no memory for maps of these sizes");
@@ -219,14 +219,21 @@ static int skeleton_fill(struct xlb_bpf *skeleton, const struct xlb_config *conf
 	return r ? error_set(err, -r, "filling the maps: %s", strerror(-r)) : 0;
 }
 
+bool kernel_before(unsigned int major, unsigned int minor)
+{
+	struct utsname name;
+	unsigned int its_major, its_minor;
+
+	return !uname(&name) && sscanf(name.release, "%u.%u", &its_major, &its_minor) == 2 &&
+	       (its_major < major || (its_major == major && its_minor < minor));
+}
+
 /* Documentation/kernels.md: 5.10 has the last helpers that there is no way around. */
 static int kernel_check(struct error *err)
 {
 	struct utsname name;
-	unsigned int major, minor;
 
-	if (uname(&name) || sscanf(name.release, "%u.%u", &major, &minor) != 2 ||
-	    major > OLDEST_MAJOR || (major == OLDEST_MAJOR && minor >= OLDEST_MINOR))
+	if (!kernel_before(OLDEST_MAJOR, OLDEST_MINOR) || uname(&name))
 		return 0;
 	return error_set(err, ENOTSUP, "Linux %s is too old: xlb needs at least Linux %u.%u",
 			 name.release, OLDEST_MAJOR, OLDEST_MINOR);

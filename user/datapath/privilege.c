@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include <linux/capability.h>
 
@@ -85,12 +86,23 @@ static bool in_user_namespace(void)
 	       (inside || outside || count != UINT32_MAX);
 }
 
-const char *privilege_denial(void)
+/* Before 5.11 maps and programs count as locked memory; libbpf has raised the limit if it may. */
+static bool memory_limited(void)
+{
+	struct rlimit limit;
+
+	return kernel_before(5, 11) && !getrlimit(RLIMIT_MEMLOCK, &limit) &&
+	       limit.rlim_cur != RLIM_INFINITY;
+}
+
+const char *privilege_denial(bool loading)
 {
 	char line[128];
 
 	if (in_user_namespace())
 		return "in a user namespace, whose capabilities do not count for BPF and devices outside of it";
+	if (loading && memory_limited())
+		return "before Linux 5.11 they and their maps count as locked memory: add CAP_SYS_RESOURCE, or `ulimit -l unlimited`";
 	line_read("/sys/kernel/security/lockdown", line, sizeof(line));
 	if (strstr(line, "[confidentiality]"))
 		return "the kernel is locked down (confidentiality), which forbids BPF to read its memory";
@@ -102,7 +114,7 @@ const char *privilege_denial(void)
 
 int error_denied(struct error *err, int code, const char *what)
 {
-	const char *reason = code == EPERM ? privilege_denial() : NULL;
+	const char *reason = code == EPERM ? privilege_denial(false) : NULL;
 
 	return error_set(err, code, "%s: %s%s%s%s", what, strerror(code), reason ? " (" : "",
 			 reason ? reason : "", reason ? ")" : "");
