@@ -84,7 +84,7 @@ def test_open_connections_survive_scaling_and_drain(net, three):
     assert tell(process, "half") == "sent"
     for command in (("add", "10.0.2.2:8080"), ("add", "10.0.3.2:8080"), ("drain", "10.0.1.2:8080")):
         world.lbctl("backends", command[0], key, command[1])
-    assert set(names(net.ask("tcp", 4, 6, 10))) == {"b2", "b3"}
+    assert set(names(net.ask("tcp", 4, 40, 10))) == {"b2", "b3"}   # one chance in 2^39 that not
     assert tell(process, "last") == "sent"
     assert process.stdout.readline().strip() == f"b1 {1 << 20}"
     process.stdin.close()
