@@ -15,7 +15,7 @@ import time
 TOP = pathlib.Path(__file__).resolve().parent.parent.parent
 KERNELS = ["5.10", "6.1", "6.12", "7.2"]
 TESTS = ["unit/attach_test", "unit/datapath_test", "cli/test_attach.py", "cli/test_status.py", "api/test_file.py", "packet", "net", "drivers"]
-ROWS = 8        # of each test one row in so many is dealt out to the kernels
+ROWS = 32       # of each test one row in so many is dealt out to the kernels
 LANES = 2       # virtual machines at a time; one CPU each, which is faster under emulation than two
 LIMIT_S = 3000  # for one kernel
 NOT_TO_BE_HAD = 77
