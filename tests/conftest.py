@@ -18,6 +18,10 @@ def pytest_addoption(parser):
                      help="of each test one row in N, at least one, is dealt out to so many runs; this is the K-th (from 0)")
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "heavy: tens of thousands of packets or objects; too much for emulated machines")
+
+
 def share(text):
     number, runs, count = map(int, text.split("/"))
     if not 0 <= number < runs or count < 1:

@@ -64,6 +64,7 @@ def test_bad_files(cluster, file, text, complaint):
     assert cluster.state() == state
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("start, filling, end, complaint", [
     ('{"kind":"', "x", '"}', "a value of more than 16 MB"),
     ('{"kind":"List","items":[', " ", "]", "a value of more than 16 MB"),

@@ -173,6 +173,7 @@ def test_fragments_out_of_order(net, forward, family, outer):
     assert dropped == {"XLB_DROP_NO_FRAGMENT": 1}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("family", (4, 6))
 @pytest.mark.parametrize("forward", ("nat", "dnat"))
 def test_the_largest_datagram_there_is(net, family, forward):

@@ -237,6 +237,7 @@ def many_addresses(place, count):
     return [f"10.60.{number // 250}.{number % 250 + 1}" for number in range(count)]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("count", (17, 257, 4097))
 def test_loxilb_miscounts_above_16_backends(net, neighbour, count):
     """By turns each gets one flow, then each a second one; and counters say of every one what it has got."""

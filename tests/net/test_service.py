@@ -200,6 +200,7 @@ def test_attach_again_and_a_new_lbctl_keep_connections(net, three):
     assert process.stdout.readline().strip() == f"b1 {1 << 20}"
 
 
+@pytest.mark.heavy
 def test_many_clients_at_once(net, three):
     """Eight clients' processes, 100 connections each, over both families: all intact, and each counted once."""
     for family in (4, 6):

@@ -22,6 +22,7 @@ ON_THE_WIRE = "XLB_ON_THE_WIRE" in os.environ
 XDP = {0: "aborted", 1: "drop", 2: "pass", 3: "tx", 4: "redirect"}
 
 NODE_MAC, CLIENT_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
+GROUP6_MAC = b"\x33\x33"  # in front (RFC 2464, 7)
 NODE, NODE6 = "10.200.0.1", "2001:db8:200::1"
 BACKENDS = {f"10.200.0.{i}": f"02:00:00:00:01:{i:02x}" for i in (11, 12, 13, 14, 15)}
 BACKENDS6 = {f"2001:db8:200::{i}": f"02:00:00:00:01:{i}" for i in (11, 12, 13, 14, 15)}
@@ -62,7 +63,8 @@ def bpf(command, attributes):
 
 class Wire:
     """v0 and v1 as they are: what is sent by v1 comes in by v0, where generic mode takes it; what XDP sends comes back to v1, what it
-    passes is seen at v0, and a drop is what nobody has seen."""
+    passes is seen at v0, and a drop is what nobody has seen. What goes to a group of IPv6 (MLD, router solicitations) is the kernel's
+    own: no test sends that."""
 
     def __init__(self):
         self.ends = {}
@@ -75,9 +77,9 @@ class Wire:
 
     @staticmethod
     def receive(one):
-        """A frame with its first tag, which the kernel takes off; None: one that leaves here."""
+        """A frame with its first tag, which the kernel takes off; None: one that leaves here, or goes to a group of IPv6."""
         data, ancillary, _, sender = one.recvmsg(FRAME_MAX, 100)
-        if sender[2] == socket.PACKET_OUTGOING:
+        if sender[2] == socket.PACKET_OUTGOING or data[:2] == GROUP6_MAC:
             return None
         for level, kind, value in ancillary:
             if (level, kind) == (SOL_PACKET, PACKET_AUXDATA):

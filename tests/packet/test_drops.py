@@ -108,6 +108,7 @@ def test_full(service, flows, which, reason):
     assert begin(CLIENT)[0] == "tx"
 
 
+@pytest.mark.heavy
 def test_a_flood_of_syns_takes_nobodys_flow(service, flows):
     """A table full of what nobody has answered: new flows take their places, and none takes that of an established one."""
     service(vip_text(4, 80, "tcp"), [backend_text(4, 8080)])

@@ -5,6 +5,7 @@ import json
 import struct
 import time
 
+import pytest
 from scapy.layers.inet import IP, TCP
 
 import stand
@@ -45,6 +46,7 @@ def be_impatient():
     return lambda: run("bpftool", "map", "update", *config, "value", *map(str, value[:at] + usual + value[at + 2:]))
 
 
+@pytest.mark.heavy
 def test_flows_stay_when_a_change_is_over(service):
     """What was heard of since the change stays where it began; what was silent goes by the ring."""
     service(SERVICE, [backend_text(4, 80, i) for i in range(2)], forward="ipip")
@@ -83,6 +85,7 @@ def test_flows_stay_with_another_outer_source(service):
     assert choices(tracked, "A") == tracked
 
 
+@pytest.mark.heavy
 def test_flows_stay_whatever_the_mode(service):
     """Also where flow state comes and goes, for each of them."""
     service(SERVICE, [backend_text(4, 80, i) for i in range(3)], forward="ipip")

@@ -23,6 +23,7 @@
 #include <cmocka.h>
 
 #include "commands/confine.h"
+#include "skipping.h"
 
 /* What a child said on standard error; its exit status is 0 where all was as expected. */
 struct outcome {
@@ -108,7 +109,7 @@ static void no_typing_into_terminals(void **state)
 
 	(void)state;
 #ifdef __SANITIZE_ADDRESS__
-	skip();
+	SKIP_BECAUSE("the address sanitizer traces its own threads");
 #endif
 	in_child(false, tries_terminal, &outcome);
 	assert_int_equal(outcome.status, 0);

@@ -481,7 +481,7 @@ static void memory_is_bounded(void **state)
 	/* Before Linux 6.4 it is not what they take but what they may grow to. */
 	if (uname(&name) || sscanf(name.release, "%u.%u", &major, &minor) != 2 || major < 6 ||
 	    (major == 6 && minor < 4))
-		skip();
+		SKIP_BECAUSE("before Linux 6.4 it says how far maps may grow, not what they take");
 	dp = make((struct datapath_sizes){});
 	for (int id = 0; id < MAPS; id++) {
 		unsigned long long bytes;
