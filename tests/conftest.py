@@ -19,6 +19,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "every_run: a row of it is in each share")
     config.addinivalue_line("markers", "heavy: tens of thousands of packets or objects; too much for emulated machines")
 
 
@@ -42,6 +43,9 @@ def pytest_collection_modifyitems(config, items):
     kept = set()
     for name, of_one_test in rows.items():
         of_one_test.sort(key=lambda item: digest(item.nodeid))
+        if of_one_test[0].get_closest_marker("every_run"):
+            kept.add(of_one_test[number % len(of_one_test)])
+            continue
         dealt = of_one_test[::count]
         # Who gets the first is another run for each test.
         kept.update(dealt[(number + digest(name)) % runs::runs])

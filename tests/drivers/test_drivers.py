@@ -99,6 +99,7 @@ def modes():
     return {each["device"]: each["mode"] for each in world.lbctl_json("status")["devices"] if each["mode"] != "replies"}
 
 
+@pytest.mark.every_run
 @pytest.mark.parametrize("where", ("redirect", "tx"))
 def test_native(machines, where):
     """virtio_net in native mode: out of the other NIC, or of the same one."""
@@ -135,6 +136,7 @@ def xdp_on(name):
     return link.get("xdp", {}).get("mode", 0)
 
 
+@pytest.mark.every_run
 def test_bond(machines):
     """Attached to the bond, native where bonds can (5.15), before and after another NIC joins it."""
     world.run("ip", "link", "add", "bond0", "type", "bond", "mode", "active-backup", "miimon", "100")

@@ -99,6 +99,7 @@ PROGRAMS = ("early", "xlb", "late")
 ORDERS = list(zip(itertools.permutations(PROGRAMS), reversed(list(itertools.permutations(PROGRAMS)))))
 
 
+@pytest.mark.every_run
 @pytest.mark.parametrize("coming,going", ORDERS, ids=["-".join(coming) + "," + "-".join(going) for coming, going in ORDERS])
 def test_every_order(shared, coming, going):
     world.run("xdp-filter", "load", "eth0", "-m", "native")
@@ -161,6 +162,7 @@ def test_tools_with_a_dispatcher_of_their_own(shared):
     assert chain() == before
 
 
+@pytest.mark.every_run
 def test_someone_else_first(shared):
     """A filter with a dispatcher of libxdp's own is there first: we come behind it, and it filters what is for us."""
     world.run("xdp-filter", "load", "eth0", "-m", "native")
@@ -206,6 +208,7 @@ def test_status_shows_the_chain(shared):
                      for order, (priority, name, number, tag) in enumerate(shown, 1)]
 
 
+@pytest.mark.every_run
 def test_upgrade_in_the_middle(shared):
     """Another build's program takes our place between the others, at our priority, and no packet is lost over it."""
     world.lbctl("attach", "eth0", "--priority", "60")
@@ -229,6 +232,7 @@ def test_upgrade_in_the_middle(shared):
     assert all(answer.get("name") == "b1" for answer in answers), answers[-5:]
 
 
+@pytest.mark.every_run
 def test_nobody_else_is_touched(shared):
     """Id, tag and position of other XDP programs, and other filters of tc, before and after everything that lbctl does."""
     world.run("xdp-filter", "load", "eth0", "-m", "native")
