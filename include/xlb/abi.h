@@ -23,7 +23,7 @@
  * Raised whenever a structure below changes its layout or meaning. lbctl refuses a pin directory of
  * another version.
  */
-#define XLB_ABI_VERSION 3
+#define XLB_ABI_VERSION 4
 
 /* "namespace/name:port" of Kubernetes: 63 + 1 + 63 + 1 + 15, and a NUL */
 #define XLB_NAME_MAX 160
@@ -424,7 +424,7 @@ struct xlb_backend_tally {
 	struct xlb_count to_backend;
 	struct xlb_count to_client;
 	__u64 flows;
-	__u64 fresh;	/* not 0: backend_stats is still to be brought up to it */
+	__u64 queued;	/* 1: backend_stats will be brought up to it */
 };
 _Static_assert(sizeof(struct xlb_backend_tally) == 48, "ABI");
 
@@ -432,12 +432,20 @@ _Static_assert(sizeof(struct xlb_backend_tally) == 48, "ABI");
  * `mirrors`: by CPU: the timer that copies the CPU's `backend_tally` to `backend_stats`. Owned by
  * the packet path.
  */
+#define XLB_MIRROR_QUEUE 1024	/* a power of two */
+
 struct xlb_mirror {
 	struct bpf_timer timer;
 	__u32 armed;	/* 1: the timer will fire */
-	__u32 pad;
+	/* ids of backends to be copied. head, and what is there, is the CPU's; the rest the timer's */
+	__u32 head;
+	__u32 tail;	/* what is before it has been copied twice, */
+	__u32 copied;	/* and before this once */
+	__u32 overflow;	/* by the CPU: 1: some found no place in the queue */
+	__u32 all;	/* rounds in which all backends are to be copied, because of that */
+	__u32 queue[XLB_MIRROR_QUEUE];
 };
-_Static_assert(sizeof(struct xlb_mirror) == 24, "ABI");
+_Static_assert(sizeof(struct xlb_mirror) == 40 + 4 * XLB_MIRROR_QUEUE, "ABI");
 
 /*
  * `backend_stats`: per CPU, by backend id, only for backends that exist: `backend_tally` for those

@@ -175,10 +175,14 @@ static void world_make(struct stand *stand)
 	stand->ifindex = if_nametoindex("v0");
 }
 
+/* Who asks for many elements of a hash in a row is told ENOMEM until the kernel has made more. */
 static void put(struct bpf_map *map, uint32_t key, const void *value)
 {
-	if (bpf_map_update_elem(bpf_map__fd(map), &key, value, BPF_ANY))
-		die(bpf_map__name(map));
+	for (int i = 0; bpf_map_update_elem(bpf_map__fd(map), &key, value, BPF_ANY); i++) {
+		if (errno != ENOMEM || i == 1000)
+			die(bpf_map__name(map));
+		usleep(1000);
+	}
 }
 
 static void put_per_cpu(struct bpf_map *map, uint32_t key, size_t size)

@@ -13,7 +13,7 @@ import struct
 import pytest
 from world import PIN_DIR, lbctl, lbctl_json, run, wait_for  # noqa: F401
 
-SYS_BPF, BPF_OBJ_GET, BPF_PROG_TEST_RUN = 321, 7, 10
+SYS_BPF, BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_OBJ_GET, BPF_PROG_TEST_RUN = 321, 1, 2, 7, 10
 FRAME_MAX = 4096
 ETH_P_ALL, SOL_PACKET, PACKET_AUXDATA, TP_STATUS_VLAN_VALID = 3, 263, 8, 1 << 4
 DROPPED_S = 0.1     # who has not been seen by then
@@ -143,6 +143,20 @@ def send(frame):
         os.close(program)
     verdict, _, size = struct.unpack_from("=III", after, 4)
     return XDP[verdict], out.raw[:size]
+
+
+def map_change(name, key, size, change):
+    """Makes a function change an element of a pinned map, of so many bytes."""
+    path = ctypes.create_string_buffer(f"{PIN_DIR}/{name}".encode())
+    fd, _ = bpf(BPF_OBJ_GET, struct.pack("=QII", ctypes.addressof(path), 0, 0))
+    index, value = ctypes.create_string_buffer(struct.pack("=I", key), 4), ctypes.create_string_buffer(size)
+    attributes = struct.pack("=IIQQQ", fd, 0, ctypes.addressof(index), ctypes.addressof(value), 0)
+    try:
+        bpf(BPF_MAP_LOOKUP_ELEM, attributes)
+        value.raw = change(value.raw)
+        bpf(BPF_MAP_UPDATE_ELEM, attributes)
+    finally:
+        os.close(fd)
 
 
 def drops():

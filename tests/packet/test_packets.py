@@ -4,6 +4,8 @@ are built by scapy, whose checksums are an implementation of their own."""
 
 import itertools
 import json
+import os
+import struct
 import time
 
 import pytest
@@ -105,6 +107,28 @@ def test_dump_follows_the_packets(service):
         assert dumped(key)[0] == sent
     (listed,) = [entry for entry in stand.lbctl_json("backends", "list") if entry["service"] == key]
     assert (listed["packets"], listed["bytes"], listed["flows"]) == (sent, size * sent, 1)
+
+
+QUEUE = 1024            # of struct xlb_mirror, behind timer, armed, head, tail, copied, overflow and all
+MIRROR = 40 + 4 * QUEUE
+
+
+def test_dump_follows_where_the_queue_is_full(service):
+    """More backends had packets within a millisecond than it has places: all are looked at."""
+    def full(value):
+        armed, head = struct.unpack_from("=II", value, 16)
+        assert not armed
+        return value[:24] + struct.pack("=IIII", (head - QUEUE) % 2**32, head, 0, 0) + value[40:]
+
+    keys = [vip_text(4, port, "tcp") for port in (80, 81)]
+    for key in keys:
+        service(key, [backend_text(4, 8080)])
+    time.sleep(0.1)
+    for cpu in range(os.cpu_count()):
+        stand.map_change("mirrors", cpu, MIRROR, full)
+    for port, key in zip((80, 81), keys):
+        assert stand.send(frame(CLIENT, VIP, TCP(sport=4242, dport=port, flags="S")))[0] == "tx"
+        stand.wait_for(lambda: dumped(key)[0] == 1, 2, "bpftool's dump")
 
 
 NOT_OURS = {

@@ -158,7 +158,7 @@ int backend_stats_inherit(struct datapath *dp, uint32_t id, uint32_t from, struc
 		stats[cpu].to_client = tally[cpu].to_client;
 		stats[cpu].flows = tally[cpu].flows;
 		/* Nobody's timer is about to copy it. */
-		tally[cpu].fresh = 0;
+		tally[cpu].queued = 0;
 	}
 	r = element_write(dp, MAP_BACKEND_TALLY, &id, tally, err);
 	return r ? r : element_write(dp, MAP_BACKEND_STATS, &id, stats, err);
