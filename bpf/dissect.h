@@ -104,6 +104,14 @@ static __always_inline struct xlb_vip *vip_get(const struct packet *packet)
 	return bpf_map_lookup_elem(&vips, &address);
 }
 
+/* What is known of a datagram in fragments; NULL: nothing, or no longer. */
+static __always_inline struct xlb_fragment *fragment_get(const struct xlb_fragment_key *key)
+{
+	struct xlb_fragment *known = bpf_map_lookup_elem(&fragments, key);
+
+	return known && tick_now() - known->seen <= XLB_FRAGMENT_TICKS ? known : NULL;
+}
+
 /* A later fragment gets the ports of its first. */
 static __always_inline enum verdict fragment_follow(struct packet *packet)
 {
@@ -113,28 +121,14 @@ static __always_inline enum verdict fragment_follow(struct packet *packet)
 	if (packet->protocol != IPPROTO_TCP && packet->protocol != IPPROTO_UDP)
 		return VERDICT_PASS;
 	fragment_key_make(packet, &key);
-	known = bpf_map_lookup_elem(&fragments, &key);
-	if (!known || tick_now() - known->seen > XLB_FRAGMENT_TICKS)
-		return vip_get(packet) ? dropped(packet, XLB_DROP_NO_FRAGMENT) : VERDICT_PASS;
+	known = fragment_get(&key);
+	if (!known || !known->destination_port)
+		return vip_get(packet) ? VERDICT_HOLD : VERDICT_PASS;
 	packet->source_port = known->source_port;
 	packet->destination_port = known->destination_port;
 	packet->tcp_flags = 0;
 	packet->kind = KIND_LATER_FRAGMENT;
 	return VERDICT_NEXT;
-}
-
-/* Remembers the ports of a first fragment that turned out to be ours. */
-static __always_inline void fragment_remember(const struct packet *packet)
-{
-	struct xlb_fragment ports = {
-		.source_port = packet->source_port,
-		.destination_port = packet->destination_port,
-		.seen = packet->now,
-	};
-	struct xlb_fragment_key key;
-
-	fragment_key_make(packet, &key);
-	bpf_map_update_elem(&fragments, &key, &ports, BPF_ANY);
 }
 
 /* A router says how much fits on the way to an address. */

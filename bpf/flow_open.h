@@ -149,32 +149,39 @@ static __always_inline __u32 flow_search_port(__u64 endpoint_hash, __u32 random,
 	return 0;
 }
 
-__weak __noinline __u32 flow_claim_port(__u64 endpoint_hash, __u32 random, __u32 now, bool evict,
-					bool ipv6)
-{
-	return ipv6 ? flow_search_port(endpoint_hash, random, now, evict, true) :
-		      flow_search_port(endpoint_hash, random, now, evict, false);
-}
-
 /*
  * Whether the node itself may be a VIP at the address that a backend answers to and this port: VIPs
  * have bits in the filter too.
  */
-static __always_inline bool flow_port_is_vip(const struct xlb_backend *backend, __u32 port,
-					     const __u64 *secret)
+static __always_inline bool flow_port_is_vip(const struct xlb_backend *backend, __u32 port)
 {
-	__u64 word = xlb_address_word(&backend->source, backend->family, secret);
+	__u64 secret[2], word;
 
+	secret_get(secret);
+	word = xlb_address_word(&backend->source, backend->family, secret);
 	return filter_has(xlb_hash_endpoint(word, bpf_htons(port), backend->protocol, secret));
 }
 
 /*
- * Takes a port towards the backend of a request; false: there is none. Never one under which the
- * node itself is a VIP: replies to it would be taken for a client's packets.
+ * Takes a port towards the backend of this CPU's request, in one search; 0: found none. Never one under
+ * which the node itself is a VIP: replies to it would be taken for a client's packets. Its slot stays
+ * claimed until it times out, so that the next search finds another.
  */
-static __always_inline bool flow_claim_reply(struct flow_request *request,
-					     const struct xlb_backend *backend, __u32 random,
-					     bool ipv6, const __u64 *secret)
+__weak __noinline __u32 flow_claim_port(__u32 random, bool evict, bool ipv6)
+{
+	__u32 zero = 0, port;
+	struct flow_request *request = bpf_map_lookup_elem(&requests, &zero);
+	struct xlb_backend *backend = request ? backend_get(request->backend) : NULL;
+
+	if (!backend)
+		return 0;
+	port = ipv6 ? flow_search_port(request->endpoint_hash, random, request->now, evict, true) :
+		      flow_search_port(request->endpoint_hash, random, request->now, evict, false);
+	return port && !flow_port_is_vip(backend, port) ? port : 0;
+}
+
+/* The same in as many searches as it takes, but not without end. */
+static __always_inline __u32 flow_claim_reply(__u32 random, bool ipv6)
 {
 	for (int i = 0; i < PORT_TRIES; i++) {
 		__u32 round = i, port;
@@ -184,18 +191,11 @@ static __always_inline bool flow_claim_reply(struct flow_request *request,
 		 * what clang makes of `i > 0` when it knows that i is only 0 at first.
 		 */
 		barrier_var(round);
-		port = flow_claim_port(request->endpoint_hash, random + i * 0x9e3779b9,
-				       request->now, round >= PORT_TRIES_MILD, ipv6);
-		if (!port)
-			continue;
-		request->port = port;
-		if (!flow_port_is_vip(backend, port, secret)) {
-			request->reply_slot = flow_port_slot(request->endpoint_hash, port, ipv6);
-			return true;
-		}
-		/* The slot stays claimed until it times out, so that the next try finds another. */
+		port = flow_claim_port(random + i * 0x9e3779b9, round >= PORT_TRIES_MILD, ipv6);
+		if (port)
+			return port;
 	}
-	return false;
+	return 0;
 }
 
 static __always_inline void flow_write(__u64 *slot, const struct flow_tuple *tuple,
@@ -210,8 +210,7 @@ static __always_inline void flow_write(__u64 *slot, const struct flow_tuple *tup
 
 /* The slot for replies, and for nat with it a port. */
 static __always_inline bool flow_reserve_reply(struct flow_request *request,
-					       const struct flow_tuple *tuple,
-					       const struct xlb_backend *backend, bool ipv6,
+					       const struct flow_tuple *tuple, bool ipv6,
 					       const __u64 *secret)
 {
 	struct flow_lines lines;
@@ -221,7 +220,9 @@ static __always_inline bool flow_reserve_reply(struct flow_request *request,
 		/* By the service, too: one client's port may begin flows to many at once. */
 		random = xlb_mix(tuple->word + request->now + ((__u64)tuple->key.service << 48),
 				 secret[1], secret[0]) >> 32;
-		return flow_claim_reply(request, backend, random, ipv6, secret);
+		request->port = flow_claim_reply(random, ipv6);
+		request->reply_slot = flow_port_slot(request->endpoint_hash, request->port, ipv6);
+		return request->port;
 	}
 	lines = flow_reply_lines(tuple->word, request->endpoint_hash, ipv6, secret);
 	return flow_claim_either(lines, request->now, ipv6, &request->reply_slot);
@@ -229,8 +230,7 @@ static __always_inline bool flow_reserve_reply(struct flow_request *request,
 
 /* Takes the slots, and a port if there is to be nat. Returns 0 or an enum xlb_drop. */
 static __always_inline int flow_reserve(struct flow_request *request,
-					const struct flow_tuple *tuple,
-					const struct xlb_backend *backend, bool ipv6)
+					const struct flow_tuple *tuple, bool ipv6)
 {
 	struct flow_lines lines;
 	struct flow_ref ref;
@@ -243,7 +243,7 @@ static __always_inline int flow_reserve(struct flow_request *request,
 	request->port = 0;
 	request->reply_slot = 0;
 	if (request->forward > XLB_FORWARD_DNAT ||
-	    flow_reserve_reply(request, tuple, backend, ipv6, secret))
+	    flow_reserve_reply(request, tuple, ipv6, secret))
 		return 0;
 	if (flow_at(request->slot, ipv6, &ref))
 		*(volatile __u64 *)flow_value(ref.slot, ipv6) = 0;
@@ -370,7 +370,7 @@ static __always_inline int flow_begin(const struct packet *packet, struct flow_r
 		request->forward = XLB_FORWARD_DNAT;
 	secret_get(secret);
 	request->endpoint_hash = backend_endpoint_hash(backend, secret);
-	reason = flow_reserve(request, tuple, backend, ipv6);
+	reason = flow_reserve(request, tuple, ipv6);
 	flow_forget_evicted(request, ipv6);
 	if (reason)
 		return reason;

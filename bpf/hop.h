@@ -269,6 +269,7 @@ __weak __noinline int emit_elsewhere(struct xdp_md *ctx, __u64 first, __u64 seco
 {
 	struct packet *packet = packet_get();
 	__u32 ifindex = HOP_IFINDEX(second);
+	bool stays;
 
 	if (!packet)
 		return VERDICT_PASS;
@@ -277,7 +278,10 @@ __weak __noinline int emit_elsewhere(struct xdp_md *ctx, __u64 first, __u64 seco
 	if (ifindex == LOOPBACK_IFINDEX && !packet->outcome.by_kernel)
 		return VERDICT_LOCAL;
 	if (ifindex & XLB_HOP_STACK || packet->outcome.by_kernel) {
-		if (note_leave(ctx, ifindex & ~XLB_HOP_STACK))
+		/* tc can send what has one tag: the kernel keeps it beside the packet. */
+		stays = ifindex == LOOPBACK_IFINDEX ||
+			(ifindex == ctx->ingress_ifindex && packet->vlan_tags == 1);
+		if (note_leave(ctx, ifindex & ~XLB_HOP_STACK, stays))
 			return dropped(packet, XLB_DROP_EMIT_FAILED);
 		return ifindex == LOOPBACK_IFINDEX ? VERDICT_LOCAL : VERDICT_STACK;
 	}

@@ -39,6 +39,7 @@ XLB_ARRAY(filter, struct xlb_filter_line, BPF_F_MMAPABLE);
 XLB_ARRAY(config, struct xlb_config, BPF_F_MMAPABLE);
 XLB_ARRAY(locks, struct xlb_lock, 0);
 XLB_ARRAY(mirrors, struct xlb_mirror, 0);
+XLB_ARRAY(held, struct xlb_held, 0);
 
 XLB_PERCPU_ARRAY(drops, struct xlb_drop_stats);
 XLB_PERCPU_ARRAY(service_stats, struct xlb_service_stats);

@@ -5,6 +5,7 @@
  *
  *  - what has to go by the kernel's neighbour code (hop.h);
  *  - packets without DF that do not fit, which tc fragments;
+ *  - fragments that come before their first, which tc keeps, and that first (hold.h);
  *  - packets whose checksum is not finished. A sender on the same machine leaves a checksum to the
  *    device: what stands there is the sum of the pseudo header. The kernel knows of such packets,
  *    but does not tell XDP, and forgets it with what XDP sends itself. So a packet that looks like one
@@ -80,11 +81,12 @@ __weak __noinline int too_big(struct xdp_md *ctx, __u32 mtu, __u32 added)
 	packet->mtu = mtu - added;
 	ip = header_at((void *)(long)ctx->data, packet->network);
 	if (packet->ipv6 || packet->kind == KIND_ERROR || packet->headers != sizeof(*ip) ||
-	    packet->outcome.by_kernel || (void *)(ip + 1) > (void *)(long)ctx->data_end ||
+	    packet->outcome.by_kernel & BY_KERNEL_CHECKSUM ||
+	    (void *)(ip + 1) > (void *)(long)ctx->data_end ||
 	    ip->frag_off & bpf_htons(IP_DONT_FRAGMENT))
 		return answered(packet, ANSWER_TOO_BIG);
 	packet->mtu = mtu;
-	packet->outcome.by_kernel = BY_KERNEL_SPLIT;
+	packet->outcome.by_kernel |= BY_KERNEL_SPLIT;
 	return VERDICT_NEXT;
 }
 
@@ -143,13 +145,12 @@ __weak __noinline int vlan_strip(struct xdp_md *ctx, __u32 tags)
 }
 
 /*
- * Leaves the note: to be sent out of that device, or loopback: to be taken up as it is. What is sent
- * loses its tags, which belong to the link that it came by. 0 or -1.
+ * Leaves the note: to be sent out of that device; loopback: to be taken up as it is; 0: to be kept. `stays`:
+ * on the link that it came by, or here; else it loses its tags, which belong to that link. 0 or -1.
  */
-__weak __noinline int note_leave(struct xdp_md *ctx, __u32 ifindex)
+__weak __noinline int note_leave(struct xdp_md *ctx, __u32 ifindex, bool stays)
 {
 	struct packet *packet = packet_get();
-	bool stays = ifindex == LOOPBACK_IFINDEX;
 	struct xlb_note *note;
 	__u32 tags;
 
@@ -172,6 +173,11 @@ __weak __noinline int note_leave(struct xdp_md *ctx, __u32 ifindex)
 	note->next_hop[1] = packet->translation.destination.word[1];
 	note->next_hop[2] = packet->translation.destination.word[2];
 	note->next_hop[3] = packet->translation.destination.word[3];
+	if (packet->outcome.held) {
+		note->held = 1;
+		note->check = packet->added;
+		note->datagram = packet->datagram;
+	}
 	if (!(packet->outcome.by_kernel & BY_KERNEL_CHECKSUM))
 		return 0;
 	/* The kernel takes the first tag off before tc looks. */

@@ -51,6 +51,7 @@ enum verdict {
 	VERDICT_NEXT = 0,
 	VERDICT_PASS,		/* not ours: as it came */
 	VERDICT_UNUSUAL,	/* not a whole TCP or UDP packet without extension headers */
+	VERDICT_HOLD,		/* a fragment for a VIP that comes before its first */
 	VERDICT_LOCAL,		/* rewritten; for a socket of this node */
 	VERDICT_TX,		/* out of the device that it came by */
 	VERDICT_REDIRECT,	/* out of another device */
@@ -95,6 +96,7 @@ struct translation {
 enum by_kernel {
 	BY_KERNEL_CHECKSUM = 1,	/* whose checksum may be for a device to finish */
 	BY_KERNEL_SPLIT = 2,	/* to be fragmented to packet.mtu */
+	BY_KERNEL_RELEASE = 4,	/* before other fragments of its datagram, which came first */
 };
 
 /* Whose the packet was, for the count; and all that begins as 0. */
@@ -105,6 +107,8 @@ struct outcome {
 	__u8 to_client;		/* a reply */
 	__u8 new_flow;
 	__u8 by_kernel;		/* enum by_kernel: not by XDP alone */
+	__u8 held;		/* of packet.datagram, of which fragments are kept */
+	__u8 pad[3];
 };
 
 /* The packet in hand; one for each CPU. */
@@ -141,8 +145,9 @@ struct packet {
 	struct outcome outcome;
 	__u32 flow;		/* number of its slot, while it is looked for */
 	__u32 added;		/* bytes of the headers that a tunnel puts in front */
+	__u32 datagram;		/* outcome.held: as in `fragments` */
+	__u32 pad2;
 	struct xlb_hop hop;	/* the answer to a look-up, while it is kept */
-	union xlb_flow_value found;	/* its value, or what stands for it where there is none */
 	struct translation translation;	/* for what is rare; the walk has its own */
 };
 

@@ -165,7 +165,10 @@ __weak __noinline int split_cut(struct __sk_buff *skb, __u32 at)
 	return last;
 }
 
-/* Asks for the neighbour at packet.translation.destination; its device, or 0: not resolved. */
+/*
+ * Asks for the neighbour at packet.translation.destination; its device, or 0: not resolved. To be done
+ * before anything is sent: programs at the device's egress have the packet in hand then.
+ */
 __weak __noinline __u32 split_address(struct __sk_buff *skb)
 {
 	struct bpf_fib_lookup fib = {};
@@ -185,24 +188,27 @@ __weak __noinline __u32 split_address(struct __sk_buff *skb)
 	return bpf_skb_store_bytes(skb, 0, link, sizeof(link), 0) ? 0 : fib.ifindex;
 }
 
-/* Where the packet goes, for split_address(). */
-static __always_inline bool split_aim(const struct xlb_note *note)
+/* Where a packet that was not yet cut goes, for split_address(). `note` is a copy. */
+static __always_inline bool split_aim(struct __sk_buff *skb, const struct xlb_note *note)
 {
-	struct split *split = split_get();
 	struct packet *packet = packet_get();
 	struct translation *to;
+	__u8 first;
 
-	if (!split || !packet)
+	if (!packet || bpf_skb_load_bytes(skb, ETH_HLEN, &first, sizeof(first)))
 		return false;
 	to = &packet->translation;
-	packet->hop_family = split->ipv6 ? XLB_IPV6 : XLB_IPV4;
+	packet->hop_family = first >> 4 == 6 ? XLB_IPV6 : XLB_IPV4;
 	packet->protocol = 0;
-	if (split->ipv6) {
-		address_copy(&to->source, &split->ip6.saddr);
-		address_copy(&to->destination, &split->ip6.daddr);
-	} else {
-		to->source.word[0] = split->ip4.saddr;
-		to->destination.word[0] = split->ip4.daddr;
+	if (first >> 4 == 6) {
+		if (bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, saddr), &to->source,
+				       2 * sizeof(struct xlb_address)))
+			return false;
+	} else if (bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct iphdr, saddr), &to->source,
+				      sizeof(__be32)) ||
+		   bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct iphdr, daddr),
+				      &to->destination, sizeof(__be32))) {
+		return false;
 	}
 	if (note->family) {
 		packet->hop_family = note->family;
@@ -215,25 +221,24 @@ static __always_inline bool split_aim(const struct xlb_note *note)
 }
 
 /*
- * Sends all fragments but the last, and makes the packet that one. False: it cannot be fragmented.
- * `note` is a copy.
+ * Sends all fragments but the last out of that device, and makes the packet that one. 0, or -1: it
+ * cannot be fragmented. 0 as device: they are lost.
  */
-static __always_inline bool split_send(struct __sk_buff *skb, const struct xlb_note *note)
+__weak __noinline int split_send(struct __sk_buff *skb, __u32 mtu, __u32 ifindex)
 {
 	struct split *split = split_get();
-	__u32 ifindex, at = 0;
+	__u32 at = 0;
 	int r = 0;
 
-	if (!split || split_read(skb, note->mtu) || !split_aim(note))
-		return false;
-	ifindex = split_address(skb);
+	if (!split || split_read(skb, mtu))
+		return -1;
 	for (int i = 0; i < SPLIT_FRAGMENTS && !r; i++) {
 		r = split_cut(skb, at);
 		if (!r && ifindex)
 			bpf_clone_redirect(skb, ifindex, 0);
 		at += split->step;
 	}
-	return r == 1;
+	return r == 1 ? 0 : -1;
 }
 
 #endif

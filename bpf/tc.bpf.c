@@ -20,9 +20,11 @@
 #include "config.h"
 #include "count.h"
 #include "dissect.h"
+#include "hold.h"
 #include "hop.h"
 #include "maps.h"
 #include "packet.h"
+#include "release.h"
 #include "reply.h"
 #include "rewrite.h"
 #include "service.h"
@@ -74,6 +76,7 @@ static __always_inline enum verdict skb_parse(struct __sk_buff *skb, struct pack
 	frame->data = (void *)(long)skb->data;
 	frame->end = (void *)(long)skb->data_end;
 	packet->frame = skb->len;
+	packet->outcome = (struct outcome){};
 	type = parse_ethernet(packet, frame);
 	ipv6 = type == bpf_htons(ETH_P_IPV6);
 	if (packet->vlan_tags || (!ipv6 && type != bpf_htons(ETH_P_IP)))
@@ -169,7 +172,7 @@ static __always_inline int skb_count(struct packet *packet,
 {
 	packet->drop = reason;
 	if (packet->kind == KIND_FIRST_FRAGMENT)
-		fragment_remember(packet);
+		fragment_remember(verdict);
 	count(packet, verdict);
 	return verdict == VERDICT_DROP ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
@@ -267,12 +270,21 @@ static __always_inline void note_checksum(struct __sk_buff *skb, const struct xl
 static __always_inline int note_follow(struct __sk_buff *skb, const struct xlb_note *note)
 {
 	struct bpf_redir_neigh next = {};
+	int action;
 
-	if (note->check)
+	if (note->held && !note->ifindex)
+		return held_keep(skb, note->datagram);
+	if (note->held) {
+		action = release_send(skb, note);
+		if (action >= 0)
+			return action;
+	} else if (note->check) {
 		note_checksum(skb, note);
+	}
 	if (note->ifindex == LOOPBACK_IFINDEX)
 		return TC_ACT_UNSPEC;
-	if (note->mtu && !split_send(skb, note)) {
+	if (note->mtu && (!split_aim(skb, note) ||
+			  split_send(skb, note->mtu, split_address(skb)))) {
 		count_drop(XLB_DROP_TOO_BIG);
 		return TC_ACT_SHOT;
 	}

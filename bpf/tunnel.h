@@ -140,9 +140,10 @@ static __always_inline int room_make(struct xdp_md *ctx, __u32 header, __u32 tag
 
 /* Puts the headers around the packet in hand. 0, or -1: no room for them. */
 static __always_inline int encapsulate(struct xdp_md *ctx, const struct packet *packet,
-				       const struct xlb_backend *backend, __u8 forward, bool ipv6)
+				       const struct xlb_backend *backend, __u8 forward, __u32 header,
+				       bool ipv6)
 {
-	__u32 network, header, bytes, spread, ip;
+	__u32 network, bytes, spread, ip;
 	void *data, *at, *end;
 	__u8 dscp, inner;
 	__be16 *type;
@@ -152,7 +153,6 @@ static __always_inline int encapsulate(struct xdp_md *ctx, const struct packet *
 	if (at + 2 > (void *)(long)ctx->data_end)
 		return -1;
 	dscp = traffic_class(at, ipv6);
-	header = RECALL(packet->added);
 	if (room_make(ctx, header, packet->vlan_tags))
 		return -1;
 	data = (void *)(long)ctx->data;

@@ -24,6 +24,7 @@
 #include "cross.h"
 #include "dissect.h"
 #include "flow_change.h"
+#include "hold.h"
 #include "hop.h"
 #include "maps.h"
 #include "mss.h"
@@ -51,9 +52,16 @@ __weak __noinline int xdp_dissect(struct xdp_md *ctx)
 	struct packet *packet = packet_get();
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 
+	int verdict;
+
 	if (!packet)
 		return VERDICT_PASS;
-	return dissect(packet, data, end);
+	verdict = dissect(packet, data, end);
+	if (verdict == VERDICT_HOLD)
+		return hold(ctx);
+	if (packet->kind == KIND_FIRST_FRAGMENT)
+		hold_end(packet);
+	return verdict;
 }
 
 /* Translates an ICMP error by packet.translation. Returns 0, or -1: it is not all there. */
@@ -107,8 +115,8 @@ static __always_inline enum verdict serve_direct(struct xdp_md *ctx, struct pack
 	enum verdict verdict;
 	__u32 added;
 
-	packet->added = tunnel_bytes(backend, course->value.forward);
-	added = RECALL(packet->added);
+	added = FORGET(tunnel_bytes(backend, course->value.forward), packet->frame);
+	packet->added = added;
 	hop_freshen(ctx, packet, &backend->next_hop, course->value.backend, backend->ifindex,
 		    &backend->source, &backend->address, backend->family == XLB_IPV6);
 	if (hop_overflows(packet, &backend->next_hop, added)) {
@@ -123,7 +131,7 @@ static __always_inline enum verdict serve_direct(struct xdp_md *ctx, struct pack
 		address_copy(&packet->translation.destination, &backend->address);
 	}
 	ttl_only(frame->network, ipv6);
-	if (added && encapsulate(ctx, packet, backend, course->value.forward, ipv6))
+	if (added && encapsulate(ctx, packet, backend, course->value.forward, added, ipv6))
 		return dropped(packet, XLB_DROP_EMIT_FAILED);
 	return emit(ctx, packet, hop_current(&backend->next_hop));
 }
@@ -172,8 +180,6 @@ static __always_inline enum verdict serve(struct xdp_md *ctx, struct packet *pac
 	verdict = course_find(packet, service, secret, ipv6, &course);
 	if (verdict)
 		return verdict;
-	packet->found = course.value;
-	course.value.word = RECALL(packet->found.word);
 	packet->outcome.backend = course.value.backend;
 	if (course.value.forward > XLB_FORWARD_DNAT)
 		return serve_direct(ctx, packet, frame, &course, service->target.options,
@@ -265,7 +271,7 @@ static __always_inline int finish(struct xdp_md *ctx, struct packet *packet)
 			verdict = dropped(packet, answer_drop(packet, result));
 	}
 	if (__builtin_expect(packet->kind == KIND_FIRST_FRAGMENT, 0))
-		fragment_remember(packet);
+		fragment_remember(verdict);
 	count(packet, verdict);
 	switch (verdict) {
 	case VERDICT_TX:

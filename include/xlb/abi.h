@@ -135,7 +135,7 @@ enum xlb_drop {
 	/* does not fit the device to the backend, and the ICMP error that says so was not sent */
 	XLB_DROP_TOO_BIG = 11,
 	XLB_DROP_TTL = 12,		/* no hop left, and the ICMP error was not sent */
-	XLB_DROP_NO_FRAGMENT = 13,	/* a later fragment whose first one is not known */
+	XLB_DROP_NO_FRAGMENT = 13,	/* a later fragment whose first did not come in time */
 	XLB_DROP_RATE_LIMITED = 14,	/* an answer was due, but too many were sent already */
 	/* nat between families: a fragment, an ICMP error, or UDP without a checksum (RFC 7915) */
 	XLB_DROP_UNTRANSLATABLE = 15,
@@ -558,7 +558,8 @@ struct xlb_path {
 
 /*
  * `fragments`: the ports of a datagram whose first fragment was seen (RFC 791, RFC 8200 4.5), for
- * XLB_FRAGMENT_TICKS. Evicts what was not used for longest. Owned by the packet path.
+ * XLB_FRAGMENT_TICKS; or that fragments of it are kept in `held`, until its first comes. Evicts what
+ * was not used for longest. Owned by the packet path.
  */
 struct xlb_fragment_key {
 	struct xlb_address source;
@@ -570,10 +571,45 @@ _Static_assert(sizeof(struct xlb_fragment_key) == 40, "ABI");
 
 struct xlb_fragment {
 	__be16 source_port;
-	__be16 destination_port;
+	__be16 destination_port;	/* 0: the first fragment has not been seen */
 	__u32 seen;		/* tick */
+	__u32 datagram;		/* by which `held` knows what is kept, */
+	__u32 packets;		/* how many */
+	__u32 bytes;		/* and by their IP headers how long those are */
 };
+_Static_assert(sizeof(struct xlb_fragment) == 20, "ABI");
 #define XLB_FRAGMENT_TICKS 2
+
+/*
+ * `held`: fragments that came before their first, for XLB_FRAGMENT_TICKS. A datagram's are in the
+ * places datagram % XLB_HELD and behind. Owned by the tc programs.
+ */
+#define XLB_HELD 64
+#define XLB_HELD_EACH 8		/* of one datagram */
+#define XLB_HELD_BYTES 2048	/* longer ones are not kept */
+
+enum xlb_held_state {
+	XLB_HELD_FREE = 0,
+	XLB_HELD_BUSY = 1,	/* being written or sent */
+	XLB_HELD_FULL = 2,
+};
+
+union xlb_held_owner {
+	struct {
+		__u32 datagram;	/* as in `fragments` */
+		__u16 seen;	/* tick */
+		__u16 state;	/* enum xlb_held_state */
+	};
+	__u64 word;		/* changed by compare-and-swap */
+};
+
+struct xlb_held {
+	union xlb_held_owner owner;
+	__u32 bytes;		/* of the packet, from its IP header on */
+	__u32 pad;
+	__u8 packet[XLB_HELD_BYTES];
+};
+_Static_assert(sizeof(struct xlb_held) == 2064, "ABI");
 
 /*
  * `filter`: a bitmap with a bit for every backend and every VIP, by xlb_hash_endpoint() of address,
@@ -670,14 +706,23 @@ _Static_assert(sizeof(struct xlb_lock) == 4, "ABI");
 struct xlb_note {
 	/* low half of secret[1], so that nobody else's metadata is taken for ours */
 	__u32 magic;
-	__u32 ifindex;	/* to be sent out of that device; loopback: taken up here, as it is */
+	/* to be sent out of that device; loopback: taken up here, as it is; 0: to be kept */
+	__u32 ifindex;
 	/* l2: the next hop is not where the packet's destination is. Family 0: it is */
-	__u8 family : 7;	/* enum xlb_family */
+	__u8 family : 6;	/* enum xlb_family */
 	__u8 udp : 1;		/* the checksum is UDP's */
-	__u8 check;		/* half the offset of a checksum to be adjusted, in tc; 0: none */
+	__u8 held : 1;		/* of `datagram`, of which something is to be kept, or was */
+	/* half the offset of a checksum to be adjusted, in tc; 0: none. held: bytes of the tunnel */
+	__u8 check;
 	__u16 mtu;		/* to be fragmented to so many bytes; 0: it fits */
-	__u16 address_sum;	/* what addresses have added to the sum of the pseudo header, */
-	__u16 other_sum;	/* and what else has changed under the checksum */
+	union {
+		struct {
+			/* what addresses have added to the sum of the pseudo header, */
+			__u16 address_sum;
+			__u16 other_sum;	/* and what else under the checksum */
+		};
+		__u32 datagram;		/* as in `fragments` */
+	};
 	__be32 next_hop[4];
 };
 _Static_assert(sizeof(struct xlb_note) == 32, "at most 32 bytes: bpf_xdp_adjust_meta");

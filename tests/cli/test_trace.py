@@ -210,6 +210,17 @@ def test_answers(world, tmp_path):
     assert trace["outcome"] == "answered" and "ICMP time exceeded in-transit" in trace["becomes"]
 
 
+def test_fragment_before_its_first(world, tmp_path):
+    """tc would keep it; of what a trace shows, nothing is kept."""
+    world.service(VIP)
+    fragment = world.link() / IP(src=CLIENT, dst="192.0.2.10", proto=6, id=7, frag=100) / Raw(b"x" * 64)
+    for _ in range(2):
+        trace = world.trace_frame(fragment, tmp_path)
+        assert (trace["outcome"], trace["verdict"], trace["drop"], trace["parsed"]) == ("kept", "pass", None, None)
+    path = tmp_path / "frame.pcap"
+    assert "kept by the tc program of the device, until its first fragment comes" in world.ok("trace", "--packet", str(path))
+
+
 @pytest.mark.parametrize("forward", ["dnat", "l2", "ipip", "gue"])
 def test_ways_of_forwarding(world, forward):
     world.service(VIP, "--forward", forward, "--mss", "1200")

@@ -94,6 +94,9 @@ static const char *packet_differs(struct stand *stand, unsigned int i, struct fr
 		return NULL;
 	if (actual->mtu != wanted->mtu)
 		return "the MTU that tc is told";
+	if (actual->held != wanted->held || actual->kept != wanted->kept ||
+	    actual->datagram != wanted->datagram || actual->tunnel != wanted->tunnel)
+		return "what tc is told of kept fragments";
 	if (actual->check != wanted->check || actual->address_sum != wanted->address_sum)
 		return "what tc is told of a checksum";
 	if (actual->has_next_hop != wanted->has_next_hop ||

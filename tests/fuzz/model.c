@@ -34,40 +34,43 @@ static int service_find(const struct model *model, const struct packet *packet)
 	return -1;
 }
 
-static bool fragment_find(const struct model *model, struct packet *packet)
-{
-	for (unsigned int i = 0; i < 4096; i++) {
-		const struct model_fragment *known = &model->fragments[i];
-
-		if (!known->used)
-			return false;
-		if (known->id != packet->fragment_id || known->protocol != packet->protocol ||
-		    !ip_equal(&known->source, &packet->source) ||
-		    !ip_equal(&known->destination, &packet->destination))
-			continue;
-		packet->source_port = known->source_port;
-		packet->destination_port = known->destination_port;
-		packet->flags = 0;
-		return true;
-	}
-	return false;
-}
-
-static void fragment_keep(struct model *model, const struct packet *packet)
+/* What is known of the packet's datagram, or a place for it; NULL: there is none. */
+static struct model_fragment *fragment_of(struct model *model, const struct packet *packet)
 {
 	for (unsigned int i = 0; i < 4096; i++) {
 		struct model_fragment *known = &model->fragments[i];
 
-		if (known->used && (known->id != packet->fragment_id ||
-				    known->protocol != packet->protocol ||
-				    !ip_equal(&known->source, &packet->source) ||
-				    !ip_equal(&known->destination, &packet->destination)))
-			continue;
-		*known = (struct model_fragment){ true, packet->source, packet->destination,
-						  packet->fragment_id, packet->protocol,
-						  packet->source_port, packet->destination_port };
-		return;
+		if (!known->used || (known->id == packet->fragment_id &&
+				     known->protocol == packet->protocol &&
+				     ip_equal(&known->source, &packet->source) &&
+				     ip_equal(&known->destination, &packet->destination)))
+			return known;
 	}
+	return NULL;
+}
+
+static void fragment_begin(struct model_fragment *known, const struct packet *packet)
+{
+	*known = (struct model_fragment){ .used = true,
+					  .source = packet->source,
+					  .destination = packet->destination,
+					  .id = packet->fragment_id,
+					  .protocol = packet->protocol,
+					  .source_port = packet->source_port,
+					  .destination_port = packet->destination_port };
+}
+
+/* A later fragment takes the ports of its first, if that has come. */
+static bool fragment_find(struct model *model, struct packet *packet)
+{
+	const struct model_fragment *known = fragment_of(model, packet);
+
+	if (!known || !known->used || !known->destination_port)
+		return false;
+	packet->source_port = known->source_port;
+	packet->destination_port = known->destination_port;
+	packet->flags = 0;
+	return true;
 }
 
 static bool source_impossible(const struct packet *packet)
@@ -183,6 +186,27 @@ static void drop(struct model *model, int service, enum xlb_drop reason, struct 
 	model->drops[reason]++;
 	if (service >= 0)
 		model->service_counts[service].dropped++;
+}
+
+/* A later fragment for a VIP waits for its first. */
+static void fragment_wait(struct model *model, struct packet *packet,
+			  const struct frame_out *actual, struct frame_out *out)
+{
+	struct model_fragment *known = fragment_of(model, packet);
+
+	if (packet->network + packet->bytes > packet->length || packet->bytes > 2048 ||
+	    packet->ttl <= 1 || !known || known->packets >= 8) {
+		drop(model, -1, XLB_DROP_NO_FRAGMENT, out);
+		return;
+	}
+	if (!known->used) {
+		packet->source_port = packet->destination_port = 0;
+		fragment_begin(known, packet);
+		known->datagram = actual->datagram;
+	}
+	known->packets++;
+	known->bytes += packet->bytes;
+	out_kept(packet, known, out);
 }
 
 static bool answerable(const struct packet *packet)
@@ -428,8 +452,9 @@ static const char *out_to_backend(struct model *model, unsigned int index, unsig
 		(packet->kind == ERROR ? out_translate_error : out_translate)(
 			packet, source, port, &backend->address, backend->port, out);
 	}
-	if (split || packet->partial) {
-		out_by_kernel(packet, forward <= XLB_FORWARD_DNAT, split ? model->mtu : 0, out);
+	if (split || packet->partial || packet->held) {
+		out_by_kernel(packet, forward <= XLB_FORWARD_DNAT, added, split ? model->mtu : 0,
+			      out);
 		out->has_next_hop = forward == XLB_FORWARD_L2;
 		out->next_hop = backend->address;
 	}
@@ -437,6 +462,12 @@ static const char *out_to_backend(struct model *model, unsigned int index, unsig
 	model->service_counts[index].to_backend_bytes += packet->bytes;
 	model->backend_counts[to].to_backend++;
 	model->backend_counts[to].to_backend_bytes += packet->bytes;
+	if (packet->held) {
+		model->service_counts[index].to_backend += packet->held->packets;
+		model->service_counts[index].to_backend_bytes += packet->held->bytes;
+		model->backend_counts[to].to_backend += packet->held->packets;
+		model->backend_counts[to].to_backend_bytes += packet->held->bytes;
+	}
 	return wrong;
 }
 
@@ -558,8 +589,8 @@ static const char *restore(struct model *model, const struct packet *packet,
 		(packet->kind == ERROR ? out_translate_error : out_translate)(
 			packet, &service->vip, service->port, &flow->client, flow->client_port,
 			out);
-	if (split || packet->partial)
-		out_by_kernel(packet, true, split ? model->mtu : 0, out);
+	if (split || packet->partial || packet->held)
+		out_by_kernel(packet, true, 0, split ? model->mtu : 0, out);
 	model->service_counts[flow->service].to_client++;
 	model->service_counts[flow->service].to_client_bytes += packet->bytes;
 	model->backend_counts[flow->backend].to_client++;
@@ -583,6 +614,7 @@ const char *model_run(struct model *model, const uint8_t *frame, unsigned int le
 		      const struct frame_out *actual, struct frame_out *out)
 {
 	static struct frame_out seen;
+	struct model_fragment *known;
 	struct packet packet;
 	const char *wrong = NULL;
 	bool echo, ours;
@@ -593,7 +625,8 @@ const char *model_run(struct model *model, const uint8_t *frame, unsigned int le
 	if (!packet_read(frame, length, &packet))
 		return NULL;
 	packet.partial = model->partial && packet_is_partial(&packet);
-	if (actual->verdict == BY_KERNEL) {
+	packet.held = NULL;
+	if (actual->verdict == BY_KERNEL && !actual->kept && packet.network > 18) {
 		frame_with_tags(&packet, actual, &seen);
 		actual = &seen;
 	}
@@ -605,14 +638,17 @@ const char *model_run(struct model *model, const uint8_t *frame, unsigned int le
 	}
 	if (packet.kind == LATER && !fragment_find(model, &packet)) {
 		if (is_vip(model, &packet.destination, &echo))
-			drop(model, -1, XLB_DROP_NO_FRAGMENT, out);
+			fragment_wait(model, &packet, actual, out);
 		return NULL;
 	}
+	known = packet.kind == FIRST ? fragment_of(model, &packet) : NULL;
+	if (known && known->used && !known->destination_port)
+		packet.held = known;
 	service = service_find(model, &packet);
 	wrong = service >= 0 ? serve(model, service, &packet, actual, out) :
 			       restore(model, &packet, actual, out);
 	ours = out->verdict != XDP_PASS;
-	if (ours && packet.kind == FIRST)
-		fragment_keep(model, &packet);
+	if (ours && known)
+		fragment_begin(known, &packet);
 	return wrong;
 }

@@ -77,7 +77,9 @@ struct model_fragment {
 	struct ip source, destination;
 	uint32_t id;
 	uint8_t protocol;
-	uint16_t source_port, destination_port;
+	uint16_t source_port, destination_port;	/* 0: the first fragment has not come, and tc keeps */
+	uint32_t datagram;	/* what the program calls by this, */
+	unsigned int packets, bytes;	/* so many, and so long */
 };
 
 struct model_counts {
@@ -110,6 +112,9 @@ struct frame_out {
 	unsigned int length;
 	/* BY_KERNEL: as the note says; the checksum in `data` is adjusted by it */
 	unsigned int mtu, check;	/* 0: none */
+	bool held, kept;		/* of `datagram`, of which some is kept; this is */
+	uint32_t datagram;
+	unsigned int tunnel;		/* held: bytes that it puts in front */
 	uint16_t address_sum;		/* folded; network order read as it stands */
 	struct ip next_hop;
 	bool has_next_hop;

@@ -20,6 +20,7 @@ struct packet {
 	bool v6, tags, echo, partial;
 	enum kind kind;
 	uint32_t fragment_id;
+	const struct model_fragment *held;	/* FIRST: what came before it, or NULL */
 	unsigned int quote, quote_transport;	/* ERROR */
 };
 
@@ -75,11 +76,15 @@ void out_cross(const struct packet *packet, const struct ip *source, uint16_t so
 	       const struct frame_out *actual, struct frame_out *out);
 void mss_lower(const struct packet *packet, uint16_t most, struct frame_out *out);
 /*
- * Leaves a frame that is ready to tc: with the link's addresses as they came, without tags, to be
- * fragmented to `mtu` if that is not 0. `addresses`: whether they were translated.
+ * Leaves a frame that is ready to tc: with the link's addresses as they came, with its tag or without its
+ * two tags, to be fragmented to `mtu` if that is not 0. `addresses`: whether they were translated.
+ * `tunnel`: bytes of it in front.
  */
-void out_by_kernel(const struct packet *packet, bool addresses, unsigned int mtu,
-		   struct frame_out *out);
+void out_by_kernel(const struct packet *packet, bool addresses, unsigned int tunnel,
+		   unsigned int mtu, struct frame_out *out);
+/* Leaves a frame to tc as it came, without tags, to be kept. */
+void out_kept(const struct packet *packet, const struct model_fragment *datagram,
+	      struct frame_out *out);
 void out_reset(const struct packet *packet, struct frame_out *out);
 void out_error(const struct packet *packet, uint8_t type, uint8_t code, uint32_t rest,
 	       struct frame_out *out);

@@ -431,13 +431,22 @@ static void check_add(uint8_t *at, uint16_t sum, bool udp)
 /* What the note asks of tc, in `out`; what it says of sums is done. */
 static void note_read(struct stand *stand, const struct xlb_note *note, struct frame_out *out)
 {
+	bool tag = out->data[12] == 0x81 || out->data[12] == 0x88;	/* tc sees none */
+
 	if (out->verdict != XDP_PASS || note->magic != (uint32_t)stand->config.secret[1] ||
-	    note->ifindex != stand->ifindex)
+	    (note->ifindex != stand->ifindex && (note->ifindex || !note->held)))
 		return;
 	out->verdict = BY_KERNEL;
 	out->mtu = note->mtu;
-	out->check = note->check * 2;
-	out->address_sum = ntohs(note->address_sum) % 0xffff;
+	out->held = note->held;
+	if (note->held) {
+		out->kept = !note->ifindex;
+		out->datagram = note->datagram;
+		out->tunnel = note->check;
+	} else {
+		out->check = note->check ? note->check * 2 + (tag ? 4 : 0) : 0;
+		out->address_sum = ntohs(note->address_sum) % 0xffff;
+	}
 	out->has_next_hop = note->family;
 	out->next_hop.v6 = note->family == XLB_IPV6;
 	if (note->family)

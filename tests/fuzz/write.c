@@ -81,19 +81,42 @@ void partial_write(uint8_t *frame, unsigned int length)
 		put16(frame + check_offset(&packet), pseudo_sum(&packet));
 }
 
-void out_by_kernel(const struct packet *packet, bool addresses, unsigned int mtu,
-		   struct frame_out *out)
+static void tags_off(unsigned int tags, struct frame_out *out)
+{
+	memmove(out->data + 12, out->data + 12 + tags, out->length - 12 - tags);
+	out->length -= tags;
+}
+
+void out_kept(const struct packet *packet, const struct model_fragment *datagram,
+	      struct frame_out *out)
+{
+	out->verdict = BY_KERNEL;
+	out->held = out->kept = true;
+	out->datagram = datagram->datagram;
+	tags_off(packet->network - 14, out);
+}
+
+void out_by_kernel(const struct packet *packet, bool addresses, unsigned int tunnel,
+		   unsigned int mtu, struct frame_out *out)
 {
 	/* The transport header is as far from the end as it was. */
 	unsigned int tags = packet->network - 14, behind = packet->length - packet->transport;
-	const uint8_t *old = packet->frame + packet->network, *new = out->data + 14;
+	const uint8_t *old = packet->frame + packet->network, *new;
 	bool v6;
 
 	out->verdict = BY_KERNEL;
 	out->mtu = mtu;
 	memcpy(out->data, packet->frame, 12);
-	memmove(out->data + 12, out->data + 12 + tags, out->length - 12 - tags);
-	out->length -= tags;
+	if (tags > 4) {
+		tags_off(tags, out);
+		tags = 0;
+	}
+	new = out->data + 14 + tags;
+	if (packet->held) {
+		out->held = true;
+		out->datagram = packet->held->datagram;
+		out->tunnel = tunnel;
+	}
 	if (!packet->partial)
 		return;
 	v6 = *new >> 4 == 6;

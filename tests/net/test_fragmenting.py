@@ -2,7 +2,6 @@
 """Large datagrams from senders that leave it to the network to fragment them: every link takes 1,500 bytes, and tunnels less; or a
 link is narrow."""
 
-import hashlib
 import json
 import os
 import socket
@@ -11,16 +10,10 @@ import detunnel
 import pytest
 from conftest import VIPS, text
 from direct import no_rp_filter, own, own_vips
+from large import DISCOVER_DONT, MTU_DISCOVER, PORT, answer_large, answer_to, drops, forked
 from world import NODE, lbctl
 
-PORT = 9000
-MTU_DISCOVER, DISCOVER_DONT = 10, 0
 SIZES = (1400, 1453, 1472, 1473, 4000, 60000)
-
-
-def answer_to(data, most):
-    """What nobody could make who has not got all of it, as long as that was."""
-    return (hashlib.sha256(data).digest() * (len(data) // 32 + 1))[:min(len(data), most)]
 
 
 def ask_large(address, sizes, most):
@@ -38,27 +31,6 @@ def ask_large(address, sizes, most):
             except TimeoutError:
                 answer = b""
             print(json.dumps({"size": size, "intact": answer == answer_to(data, most)}))
-
-
-def answer_large(most=65536):
-    """From the address that was asked; without DF, too."""
-    server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-    server.bind(("::", PORT))
-    server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-    server.setsockopt(socket.IPPROTO_IP, MTU_DISCOVER, DISCOVER_DONT)
-    print("ready", flush=True)
-    while True:
-        data, asked, _, client = server.recvmsg(65536, 100)
-        server.sendmsg([answer_to(data, most)], [(level, kind, value[:16] + bytes(4)) for level, kind, value in asked], 0, client)
-
-
-def forked(place, function, *arguments):
-    child = place.host.fork(function, *arguments)
-    assert child.stdout.readline() == "ready\n"
-
-
-def drops():
-    return {reason: count for reason, count in json.loads(lbctl("status", "-o", "json").stdout)["drops"].items() if count}
 
 
 def asked_for(net, sizes=SIZES, most=65536):
@@ -87,8 +59,8 @@ def test_large_datagrams_through_tunnels(net, place, forward, outer, scheduler):
         net.attach("eth0")
     own(there.host, VIPS[4])
     no_rp_filter(there.host)
-    forked(there, detunnel.take_out_of_tunnels)
-    forked(there, answer_large)
+    forked(there.host, detunnel.take_out_of_tunnels)
+    forked(there.host, answer_large)
     add(there, forward, outer, scheduler=scheduler)
     assert asked_for(net) == dict.fromkeys(SIZES, True), drops()
     assert not drops()
@@ -102,7 +74,7 @@ def test_a_narrow_link_behind_the_node(net, forward):
     if forward == "l2":
         own_vips(there)
     net.attach("eth0", "eth1")
-    forked(there, answer_large)
+    forked(there.host, answer_large)
     add(there, forward, 4)
     assert asked_for(net) == dict.fromkeys(SIZES, True), drops()
     assert not drops()
@@ -115,7 +87,7 @@ def test_a_narrow_link_before_the_node(net, forward):
     NODE.run("ip", "link", "set", "eth0", "mtu", 1400)
     net.client.run("ip", "link", "set", "eth0", "mtu", 1400)
     net.attach("eth0", "eth1")
-    forked(there, answer_large)
+    forked(there.host, answer_large)
     add(there, forward, 4)
     assert asked_for(net) == dict.fromkeys(SIZES, True), drops()
 
@@ -124,7 +96,7 @@ def test_to_ipv6(net):
     """nat to the other family takes 20 bytes more. What comes in fragments is not translated: neither are long answers."""
     there = net.neighbour(1, "eth1")
     net.attach("eth0", "eth1")
-    forked(there, answer_large, 1000)
+    forked(there.host, answer_large, 1000)
     add(there, "nat", 6)
     assert asked_for(net, (1400, 1452, 1453, 1472), 1000) == dict.fromkeys((1400, 1452, 1453, 1472), True), drops()
 

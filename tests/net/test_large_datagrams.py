@@ -7,8 +7,8 @@ import socket
 
 import pytest
 from conftest import VIPS, text
-from direct import TRANSLATED, no_rp_filter
-from routes import CLIENT, far_backend, far_client
+from direct import TRANSLATED
+from routes import far_backend, far_client
 from scapy.layers.dns import DNS, DNSQR, DNSRR, DNSRROPT, EDNS0TLV
 from world import NODE, PIN_DIR, lbctl, lbctl_json
 
@@ -104,73 +104,6 @@ def test_dns(net, forward, family, outer, asked, answered, where):
     each = -(-asked // 1472) if asked > 1472 else 1
     assert entry["packets"] >= 5 * each and (entry["reply_packets"] > 5 or answered < 1400)
     assert not any(drops().values()), drops()
-
-
-def fragments(family, source, ident, datagram, size=1024):
-    """A UDP datagram as IP packets, made by hand: (offset, more) and all that belongs to them."""
-    destination = VIPS[family]
-    parts = []
-    for offset in range(0, len(datagram), size):
-        part, more = datagram[offset:offset + size], int(offset + size < len(datagram))
-        if family == 4:
-            header = bytes([0x45, 0]) + (20 + len(part)).to_bytes(2, "big") + ident.to_bytes(2, "big") + \
-                (more << 13 | offset // 8).to_bytes(2, "big") + bytes([64, 17, 0, 0])    # the kernel writes the checksum
-            header += socket.inet_aton(source) + socket.inet_aton(destination)
-        else:
-            header = bytes([0x60, 0, 0, 0]) + (8 + len(part)).to_bytes(2, "big") + bytes([44, 64])
-            header += socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, destination)
-            header += bytes([17, 0]) + (offset | more).to_bytes(2, "big") + ident.to_bytes(4, "big")
-        parts.append(header + part)
-    return parts
-
-
-def udp_datagram(family, source, port, data):
-    """With its checksum, which not even this test leaves to anybody."""
-    sides = [socket.inet_pton(socket.AF_INET if family == 4 else socket.AF_INET6, side) for side in (source, VIPS[family])]
-    length = (8 + len(data)).to_bytes(2, "big")
-    whole = port.to_bytes(2, "big") + DNS_PORT.to_bytes(2, "big") + length + b"\0\0" + data
-    summed = b"".join(sides) + b"\0\x11" + length + whole + b"\0" * (len(data) % 2)
-    total = sum(int.from_bytes(summed[n:n + 2], "big") for n in range(0, len(summed), 2))
-    while total >> 16:
-        total = (total & 0xffff) + (total >> 16)
-    return whole[:6] + ((~total & 0xffff) or 0xffff).to_bytes(2, "big") + whole[8:]
-
-
-def ask_in_pieces(family, source, orders):
-    """A question in fragments, sent in each of those orders; what was answered."""
-    kind = socket.AF_INET if family == 4 else socket.AF_INET6
-    with socket.socket(kind, socket.SOCK_DGRAM) as asking, socket.socket(kind, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-        asking.bind((source, 0))
-        asking.settimeout(1.5)
-        for number, order in enumerate(orders, 1):
-            data = question(4000, number)
-            pieces = fragments(family, source, 40000 + number, udp_datagram(family, source, asking.getsockname()[1], data))
-            assert len(pieces) == len(order)
-            for place in order:
-                raw.sendto(pieces[place], (VIPS[family], 0))
-            try:
-                print(asking.recv(65536) == answer_to(data, 100))
-            except TimeoutError:
-                print(None)
-
-
-IN_ORDER, LAST_FIRST, SHUFFLED = (0, 1, 2, 3), (3, 0, 1, 2), (0, 3, 1, 2)
-
-
-@pytest.mark.parametrize("forward,family,outer", TRANSLATED)
-def test_fragments_out_of_order(net, forward, family, outer):
-    """Behind the first one, in any order; one before it is dropped by name, and asking again is answered."""
-    assert family == outer
-    far_client(net)
-    place = net.neighbour(1, "eth1")
-    no_rp_filter(NODE)
-    net.attach("eth0", "eth1")
-    serve_dns(place, family, 100, forward)
-    orders = (IN_ORDER, SHUFFLED, LAST_FIRST, IN_ORDER)
-    output = net.client.fork(ask_in_pieces, family, CLIENT[family], orders, timeout=60).output()
-    assert output.split() == ["True", "True", "None", "True"]
-    dropped = {name: packets for name, packets in drops().items() if packets}
-    assert dropped == {"XLB_DROP_NO_FRAGMENT": 1}
 
 
 @pytest.mark.heavy

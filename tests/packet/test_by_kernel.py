@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What goes by the kernel although its next hop is known: packets to be fragmented, and packets whose checksum may not be finished."""
+"""What goes by the kernel although its next hop is known: packets to be fragmented, packets whose checksum may not be finished, and
+fragments that come before their first."""
 
 import dataclasses
 import itertools
+import json
 import pathlib
 import socket
 import struct
@@ -14,10 +16,13 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 import stand
-from frames import BACKEND, CLIENT, LINKS, PORTS, VIP, backend_text, frame, network, transport, vip_text
-from test_modes import MODES, addresses, expected
+from frames import BACKEND, BACKEND6, CLIENT, LINKS, PORTS, VIP, backend_mac, backend_text, frame, network, transport, vip_text
+from test_modes import MODES, addresses, expected, tagged
+from test_unusual import cut
+from world import PIN_DIR
 
 NOTE_BYTES = 32
+HELD, HELD_BYTES, HELD_FULL = 64, 2064, 2   # places, struct xlb_held, enum xlb_held_state
 ALL_MODES = [("nat", 4, 4), ("nat", 6, 6), ("nat", 4, 6), ("nat", 6, 4), ("dnat", 4, 4), ("dnat", 6, 6), *MODES]
 
 
@@ -27,17 +32,24 @@ class Note:
     ifindex: int
     family: int
     udp: bool
+    held: bool
     check: int
     mtu: int
     address_sum: int
     other_sum: int
+    datagram: bytes
     next_hop: bytes
 
     @classmethod
     def read(cls, data):
         _, ifindex, family, check, mtu = struct.unpack_from("=IIBBH", data)
         address_sum, other_sum = struct.unpack_from("!HH", data, 12)
-        return cls(ifindex, family & 127, bool(family >> 7), 2 * check, mtu, address_sum, other_sum, data[16:32])
+        return cls(ifindex, family & 63, bool(family & 64), bool(family & 128), 2 * check, mtu, address_sum, other_sum,
+                   data[12:16], data[16:32])
+
+    @property
+    def tunnel(self):
+        return self.check // 2
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +60,11 @@ def note():
 def noted(out):
     """A note, and the frame behind it."""
     return Note.read(out), out[NOTE_BYTES:]
+
+
+def without_tag(link, packet):
+    """The frame as tc sees it: the tag that stays is beside it."""
+    return packet[:12] + packet[16:] if link == "vlan" else packet
 
 
 def v0():
@@ -100,7 +117,7 @@ def inner(forward, family, packet):
 
 @pytest.mark.parametrize("forward,family,outer", ALL_MODES)
 @pytest.mark.parametrize("name", ("tcp", "udp"))
-@pytest.mark.parametrize("link", ("untagged", "qinq"))
+@pytest.mark.parametrize("link", LINKS)
 def test_checksum_left_to_a_device(service, forward, family, outer, name, link):
     """It stays half a checksum: of the new pseudo header, once tc has added what the addresses add, and in the tunnel as it was."""
     client, vip = addresses(family)
@@ -113,6 +130,7 @@ def test_checksum_left_to_a_device(service, forward, family, outer, name, link):
     assert (note.ifindex, note.mtu, note.udp) == (v0(), 0, name == "udp")
     assert note.family == (outer if forward == "l2" else 0)
     half = pseudo(Ether(sent), 6 if name == "tcp" else 17)
+    packet = without_tag(link, packet)
     assert struct.unpack_from("!H", packet, note.check)[0] == half
     seen = Ether(inner(forward, outer, packet))
     assert fold(half + note.address_sum) == pseudo(seen, 6 if name == "tcp" else 17)
@@ -223,3 +241,119 @@ def test_fragments_are_fragmented(service):
         note, packet = noted(out)
         assert verdict == "pass" and note.mtu == 1500
         assert Ether(packet)[IP].dst == BACKEND and len(packet) == len(part) + 20
+
+
+def pieces(family, link, port=80):
+    """(the first fragment of a datagram, the others) as frames, from a port of its own."""
+    client, vip = addresses(family)
+    whole = network(family, IP, IPv6)(src=client, dst=vip) / UDP(sport=next(PORTS), dport=port) / Raw(bytes(range(250)) * 9)
+    first, others = cut(whole, family, next(PORTS))
+    macs = {"src": stand.CLIENT_MAC, "dst": stand.NODE_MAC}
+    return bytes(tagged(LINKS[link], first, **macs)), [bytes(tagged(LINKS[link], other, **macs)) for other in others]
+
+
+def with_link(packet, like, link):
+    """The same with the addresses of another frame's link, and with what is left of its tags."""
+    tags = like[12:16] if link == "vlan" else b""
+    return like[:12] + tags + packet[12:]
+
+
+@pytest.mark.parametrize("forward,family,outer", [mode for mode in ALL_MODES if mode[0] != "nat" or mode[1] == mode[2]])
+@pytest.mark.parametrize("link", LINKS)
+def test_fragments_before_their_first(service, forward, family, outer, link):
+    """They are left to tc as they came; their first tells it so, and where they are to go; who comes behind it goes straight. All are
+    counted, once it is known whose they were."""
+    port = 8080 if forward in ("nat", "dnat") else 80
+    key = service(vip_text(family, 80, "udp"), [backend_text(outer, port)], forward=forward)
+    first, others = pieces(family, link)
+    tags = 4 * len(LINKS[link])
+
+    def counters():
+        return [entry for entry in stand.lbctl_json("backends", "list") if entry["service"] == key][0]
+
+    datagrams = set()
+    for sent in reversed(others):
+        verdict, out = stand.send(sent)
+        note, packet = noted(out)
+        assert (verdict, note.ifindex, note.held, note.mtu, note.tunnel) == ("pass", 0, True, 0, 0)
+        assert packet == sent[:12] + sent[12 + tags:]
+        datagrams.add(note.datagram)
+    assert len(datagrams) == 1 and counters()["packets"] == 0
+    verdict, out = stand.send(first)
+    note, packet = noted(out)
+    assert (verdict, note.ifindex, note.held, note.mtu) == ("pass", v0(), True, 0)
+    assert note.datagram in datagrams
+    added = 0 if forward in ("nat", "dnat", "l2") else network(outer, 20, 40) + (8 if forward == "gue" else 0)
+    assert note.tunnel == added and note.family == (outer if forward == "l2" else 0)
+    whole = first[:12] + first[12 + tags:]
+    if forward not in ("nat", "dnat"):
+        right = expected(without_tag(link, packet), whole, forward, family, outer)
+        assert packet == with_link(right, first, link)
+    assert counters()["packets"] == 1 + len(others)
+    assert counters()["bytes"] == sum(len(sent) - 14 - tags for sent in (first, *others))
+    verdict, out = stand.send(others[0])
+    assert verdict == "tx" and backend_mac(network(outer, BACKEND, BACKEND6)) == Ether(out).dst
+
+
+def test_a_first_fragment_of_its_own_goes_straight(service):
+    """Others of the same client, with other numbers, wait in vain."""
+    service(vip_text(4, 80, "udp"), [backend_text(4, 80)])
+    _, others = pieces(4, "untagged")
+    assert stand.send(others[0])[0] == "pass"
+    first, _ = pieces(4, "untagged")
+    assert stand.send(first)[0] == "tx"
+
+
+def test_first_fragment_that_is_refused(service):
+    """Who waited for it stays where it is."""
+    key = service(vip_text(4, 80, "udp"))
+    first, others = pieces(4, "untagged")
+    assert stand.send(others[0])[0] == "pass"
+    verdict, out = stand.send(first)
+    assert verdict == "tx" and out[14 + 20] == 3
+    (entry,) = [entry for entry in stand.lbctl_json("services", "list") if entry["service"] == key]
+    assert (entry["refused"], entry["packets"]) == (1, 0)
+
+
+def early(size=64, ttl=64, cut_short=0, ident=None):
+    packet = IP(src=CLIENT, dst=VIP, id=ident or next(PORTS), proto=17, frag=100, ttl=ttl) / Raw(b"z" * (size - 20))
+    sent = bytes(Ether(src=stand.CLIENT_MAC, dst=stand.NODE_MAC) / packet)
+    return sent[:len(sent) - cut_short]
+
+
+@pytest.mark.parametrize("fields", [{"ttl": 1}, {"size": 2049}, {"cut_short": 1}], ids=lambda fields: next(iter(fields)))
+def test_fragments_that_cannot_wait(service, fields):
+    """Without a hop left, longer than their place, shorter than they say."""
+    service(vip_text(4, 80, "udp"), [backend_text(4, 80)])
+    before = stand.drops()["XLB_DROP_NO_FRAGMENT"]
+    assert stand.send(early(**fields))[0] == "drop"
+    assert stand.drops()["XLB_DROP_NO_FRAGMENT"] == before + 1
+    assert stand.send(early(size=2048))[0] == "pass"
+
+
+def test_eight_of_a_datagram_can_wait(service):
+    service(vip_text(4, 80, "udp"), [backend_text(4, 80)])
+    before, ident = stand.drops()["XLB_DROP_NO_FRAGMENT"], next(PORTS)
+    assert [stand.send(early(ident=ident))[0] for _ in range(9)] == ["pass"] * 8 + ["drop"]
+    assert stand.drops()["XLB_DROP_NO_FRAGMENT"] == before + 1
+    assert stand.send(early())[0] == "pass"
+
+
+def test_no_place_is_left(service):
+    """tc is not troubled with what it could not keep."""
+    service(vip_text(4, 80, "udp"), [backend_text(4, 80)])
+    assert stand.send(early())[0] == "pass"
+    entries = json.loads(stand.run("bpftool", "-j", "map", "dump", "pinned", f"{PIN_DIR}/fragments").stdout)
+    now = max(entry["formatted"]["value"]["seen"] for entry in entries)
+    taken, free = struct.pack("=IHH", 1, now & 0xffff, HELD_FULL), bytes(8)
+    try:
+        for place in range(HELD):
+            stand.map_change("held", place, HELD_BYTES, lambda value: taken + value[8:])
+        before = stand.drops()["XLB_DROP_NO_FRAGMENT"]
+        assert stand.send(early())[0] == "drop"
+        assert stand.drops()["XLB_DROP_NO_FRAGMENT"] == before + 1
+        # Two seconds later they are given away.
+        stand.wait_for(lambda: stand.send(early())[0] == "pass", 5, "a place")
+    finally:
+        for place in range(HELD):
+            stand.map_change("held", place, HELD_BYTES, lambda value: free + value[8:])

@@ -175,11 +175,14 @@ static void print_verdict(const struct trace_report *report)
 		printf(": out of %s\n", trace_device(trace->hop.ifindex, device));
 	else if (trace->action != XDP_PASS)
 		printf(": %s\n", trace_action(trace));
+	else if (trace->kept)
+		puts(" by the tc program of the device, until its first fragment comes, which has the ports");
 	else if (!trace->forwarded)
 		puts(" to the kernel, as it came");
+	else if (trace->hop.stack || (trace->by_kernel && trace->hop.ifindex != 1))
+		puts(": the tc program of the device sends it on");
 	else
-		printf(": %s\n", trace->hop.stack ? "the tc program of the device sends it on" :
-						    "the kernel delivers it");
+		puts(": the kernel delivers it");
 }
 
 int trace_report_text(const struct trace_report *report)

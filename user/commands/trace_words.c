@@ -24,7 +24,7 @@ static const char *const drop_reasons[XLB_DROP_REASONS] = {
 	[XLB_DROP_BAD_SOURCE] = "no packet can rightly come from its source",
 	[XLB_DROP_TOO_BIG] = "it does not fit, and nobody could be told",
 	[XLB_DROP_TTL] = "no hop is left, and nobody could be told",
-	[XLB_DROP_NO_FRAGMENT] = "the first fragment, which has the ports, is not known",
+	[XLB_DROP_NO_FRAGMENT] = "its first fragment, which has the ports, did not come in time",
 	[XLB_DROP_RATE_LIMITED] = "an answer was due, but too many were sent already",
 };
 
@@ -36,6 +36,8 @@ const char *trace_outcome(const struct trace *trace)
 		return "forwarded";
 	if (trace->refused)
 		return "refused";
+	if (trace->kept)
+		return "kept";
 	switch (trace->action) {
 	case XDP_TX:
 		return "answered";

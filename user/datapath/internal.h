@@ -39,6 +39,7 @@ enum map_id {
 	MAP_VIPS,
 	MAP_PATHS,
 	MAP_FRAGMENTS,
+	MAP_HELD,
 	MAP_LOCKS,
 	MAPS,
 };

@@ -59,6 +59,7 @@ static const struct kind kinds[MAPS] = {
 			sizeof(struct xlb_address) },
 	[MAP_FRAGMENTS] = { "fragments", BPF_MAP_TYPE_LRU_HASH, sizeof(struct xlb_fragment), false,
 			    sizeof(struct xlb_fragment_key) },
+	[MAP_HELD] = { "held", BPF_MAP_TYPE_ARRAY, sizeof(struct xlb_held), false },
 	[MAP_LOCKS] = { "locks", BPF_MAP_TYPE_ARRAY, sizeof(struct xlb_lock), false },
 };
 
@@ -110,6 +111,8 @@ uint32_t map_entries(const struct xlb_config *config, enum map_id id)
 		return config->services > 1024 ? config->services : 1024;
 	case MAP_FRAGMENTS:
 		return 4096;
+	case MAP_HELD:
+		return XLB_HELD;
 	default:
 		return 1;
 	}

@@ -370,6 +370,8 @@ int datapath_trace(struct datapath *dp, uint32_t ifindex, const void *frame, siz
 	trace->source = endpoint_of(&notes, &notes.source, notes.source_port);
 	trace->destination = endpoint_of(&notes, &notes.destination, notes.destination_port);
 	trace->parsed = notes.protocol && notes.destination_port;
+	trace->by_kernel = notes.by_kernel;
+	trace->kept = notes.held && !notes.by_kernel && !trace->drop;
 	if (notes.known_service && notes.service < 2 * config_of(dp)->services)
 		trace->service = dp->by_key[notes.service];
 	if (trace->service)

@@ -55,6 +55,8 @@ struct trace {
 	uint32_t slot, slots;	/* of the ring, for _SLOT, _PREVIOUS and _TURN */
 	uint32_t load;		/* for _LOAD: flows that the backend had */
 	bool forwarded, refused;	/* by the counters */
+	bool kept;		/* by tc, until its first fragment comes */
+	bool by_kernel;		/* tc sends it on though XDP could: see enum by_kernel in bpf/ */
 	struct trace_hop hop;
 	uint32_t action;	/* enum xdp_action */
 	enum xlb_drop drop;	/* XLB_DROP_NONE: it was not dropped */

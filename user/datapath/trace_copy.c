@@ -36,7 +36,7 @@ static const enum manner manners[MAPS] = {
 	[MAP_VIPS] = ELEMENTS,		[MAP_PATHS] = ELEMENTS,	  [MAP_FRAGMENTS] = ELEMENTS,
 	[MAP_BACKEND_STATS] = KEYS,	[MAP_DROPS] = NOTHING,	  [MAP_NEIGHBOURS] = NOTHING,
 	[MAP_SERVICE_STATS] = NOTHING,	[MAP_LOCKS] = NOTHING,	  [MAP_BACKEND_TALLY] = NOTHING,
-	[MAP_MIRRORS] = NOTHING,
+	[MAP_MIRRORS] = NOTHING,	[MAP_HELD] = NOTHING,
 };
 
 #define KEY_BYTES_MAX sizeof(struct xlb_fragment_key)
@@ -259,6 +259,8 @@ int trace_notes_read(const struct trace_copy *copy, struct trace_notes *ret_note
 		{ "outcome.known_service", &notes.known_service, sizeof(notes.known_service) },
 		{ "outcome.to_client", &notes.to_client, sizeof(notes.to_client) },
 		{ "outcome.new_flow", &notes.new_flow, sizeof(notes.new_flow) },
+		{ "outcome.by_kernel", &notes.by_kernel, sizeof(notes.by_kernel) },
+		{ "outcome.held", &notes.held, sizeof(notes.held) },
 	};
 	const char *packet;
 	uint32_t zero = 0;

@@ -35,7 +35,7 @@ struct trace_notes {
 	uint32_t now;
 	uint8_t protocol, ipv6;
 	uint32_t service, backend;
-	uint8_t known_service, to_client, new_flow;
+	uint8_t known_service, to_client, new_flow, by_kernel, held;
 };
 
 int trace_notes_read(const struct trace_copy *copy, struct trace_notes *ret_notes,
