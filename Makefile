@@ -135,9 +135,9 @@ bench: all $(BENCHES)
 
 # Random configurations and packets against the reference model: N=1000000 packets, from SEED (the time).
 FUZZ_SOURCES := $(sort $(wildcard tests/fuzz/*.c))
-$(B)/tests/fuzz/fuzz: $(FUZZ_SOURCES) $(wildcard tests/fuzz/*.h) $(wildcard include/xlb/*.h) $(B)/xlb.skel.h $(B)/flags
+$(B)/tests/fuzz/fuzz: $(FUZZ_SOURCES) $(wildcard tests/fuzz/*.h) $(wildcard include/xlb/*.h) $(LIBRARY_OBJECTS) $(B)/xlb.skel.h $(B)/flags
 	$(say) FUZZ $@
-	$(Q)mkdir -p $(@D); $(CC) $(CFLAGS) $(XLB_CFLAGS) $(XLB_LDFLAGS) -o $@ $(FUZZ_SOURCES) $(LIBRARY_LIBS)
+	$(Q)mkdir -p $(@D); $(CC) $(CFLAGS) $(XLB_CFLAGS) $(XLB_LDFLAGS) -o $@ $(FUZZ_SOURCES) $(LIBRARY_OBJECTS) $(LIBRARY_LIBS)
 
 fuzz-packet: $(B)/tests/fuzz/fuzz
 	$(Q)scripts/sandbox $< $(if $(N),-n $(N)) $(if $(SEED),-s $(SEED))

@@ -30,6 +30,8 @@
 #include <xlb/checksum.h>
 #include <xlb/hash.h>
 
+#include "datapath/internal.h"
+
 #include "tests/bench/packet.skel.h"
 #include "xlb.skel.h"
 
@@ -339,26 +341,9 @@ static void load(struct stand *stand)
 	memcpy((void *)&xlb->rodata->cfg, config, sizeof(*config));
 	xlb->rodata->cpus = libbpf_num_possible_cpus();
 	xlb->rodata->has_mirror = true;
-	bpf_map__set_max_entries(xlb->maps.services, config->services);
-	bpf_map__set_max_entries(xlb->maps.services6, config->services);
-	bpf_map__set_max_entries(xlb->maps.backends, config->backends);
-	bpf_map__set_max_entries(xlb->maps.rings, config->ring_slots / XLB_RING_LINE);
-	bpf_map__set_max_entries(xlb->maps.rotation, 2 * config->services);
-	bpf_map__set_max_entries(xlb->maps.flows, 2 * config->flow_lines);
-	bpf_map__set_max_entries(xlb->maps.flows6, 2 * config->flow6_lines);
-	bpf_map__set_max_entries(xlb->maps.neighbours, config->neighbours);
-	bpf_map__set_max_entries(xlb->maps.filter, XLB_FILTER_BITS / 512);
-	bpf_map__set_max_entries(xlb->maps.backend_tally, config->backends);
-	bpf_map__set_max_entries(xlb->maps.mirrors, libbpf_num_possible_cpus());
-	bpf_map__set_max_entries(xlb->maps.drops, XLB_DROP_REASONS);
-	bpf_map__set_max_entries(xlb->maps.backend_stats, config->backends);
-	bpf_map__set_max_entries(xlb->maps.service_stats, 2 * config->services);
-	bpf_map__set_max_entries(xlb->maps.service_info, 2 * config->services);
-	bpf_map__set_max_entries(xlb->maps.service_options, 2 * config->services);
-	bpf_map__set_max_entries(xlb->maps.vips, 2 * config->services);
-	bpf_map__set_max_entries(xlb->maps.affinity, 16384);
-	bpf_map__set_max_entries(xlb->maps.fragments, 4096);
-	bpf_map__set_max_entries(xlb->maps.paths, 1024);
+	for (int id = 0; id < MAPS; id++)
+		bpf_map__set_max_entries(bpf_object__find_map_by_name(xlb->obj, map_name(id)),
+					 map_entries(config, id));
 	if (xlb_bpf__load(xlb))
 		die("load");
 	stand->xlb = xlb;
@@ -491,7 +476,7 @@ static void wrapper_set(struct stand *stand, const struct row *row, const uint8_
 }
 
 /* Flows of one family: forgotten, or made established, as replies would make them. */
-static void flows_each(struct bpf_map *map, size_t size, uint32_t words, bool forget)
+static void lines_each(struct bpf_map *map, size_t size, uint32_t words, bool forget)
 {
 	uint64_t *word = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(map), 0);
 
@@ -510,9 +495,9 @@ static void flows_each(struct bpf_map *map, size_t size, uint32_t words, bool fo
 
 static void flows_all(struct stand *stand, bool forget)
 {
-	flows_each(stand->xlb->maps.flows, 2ull * FLOW_LINES * sizeof(struct xlb_flow_line), 2,
+	lines_each(stand->xlb->maps.flows, 2ull * FLOW_LINES * sizeof(struct xlb_flow_line), 2,
 		   forget);
-	flows_each(stand->xlb->maps.flows6, 2ull * FLOW6_LINES * sizeof(struct xlb_flow6_line), 4,
+	lines_each(stand->xlb->maps.flows6, 2ull * FLOW6_LINES * sizeof(struct xlb_flow6_line), 4,
 		   forget);
 }
 

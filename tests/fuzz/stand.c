@@ -17,6 +17,8 @@
 #include <xlb/checksum.h>
 #include <xlb/hash.h>
 
+#include "datapath/internal.h"
+
 #include "xlb.skel.h"
 
 #define LINES (1u << 13)
@@ -77,7 +79,7 @@ static void size(struct bpf_map *map, uint32_t entries)
 		die(bpf_map__name(map));
 }
 
-static void config_make(struct xlb_config *config)
+static void config_fill(struct xlb_config *config)
 {
 	*config = (struct xlb_config){
 		.abi_version = XLB_ABI_VERSION, .services = 1024, .backends = 256,
@@ -98,33 +100,16 @@ static void load(struct stand *stand)
 
 	if (!xlb)
 		die("open");
-	config_make(config);
+	config_fill(config);
 	memcpy((void *)&xlb->rodata->cfg, config, sizeof(*config));
 	xlb->rodata->cpus = stand->cpus;
 	xlb->rodata->has_atomics = true;
 	xlb->rodata->has_mirror = true;
-	size(xlb->maps.services, config->services);
-	size(xlb->maps.services6, config->services);
-	size(xlb->maps.backends, config->backends);
-	size(xlb->maps.backend_tally, config->backends);
-	size(xlb->maps.mirrors, stand->cpus);
-	size(xlb->maps.drops, XLB_DROP_REASONS);
-	size(xlb->maps.backend_stats, config->backends);
-	size(xlb->maps.rings, config->ring_slots / XLB_RING_LINE);
-	size(xlb->maps.rotation, 2 * config->services);
-	size(xlb->maps.service_stats, 2 * config->services);
-	size(xlb->maps.service_options, 2 * config->services);
-	size(xlb->maps.service_info, 2 * config->services);
-	size(xlb->maps.vips, 2 * config->services);
-	size(xlb->maps.flows, 2 * LINES);
-	size(xlb->maps.flows6, 2 * LINES);
-	size(xlb->maps.neighbours, config->neighbours);
-	size(xlb->maps.filter, XLB_FILTER_BITS / 512);
-	size(xlb->maps.affinity, 16384);
+	for (int id = 0; id < MAPS; id++)
+		size(bpf_object__find_map_by_name(xlb->obj, map_name(id)),
+		     map_entries(config, id));
+	/* So many that none is forgotten within a round: the model forgets none. */
 	size(xlb->maps.fragments, 16384);
-	size(xlb->maps.ranges, 1024);
-	size(xlb->maps.ranges6, 1024);
-	size(xlb->maps.paths, 1024);
 	if (xlb_bpf__load(xlb))
 		die("load");
 	stand->xlb = xlb;
@@ -136,7 +121,7 @@ static void put(struct bpf_map *map, const void *key, const void *value)
 		die(bpf_map__name(map));
 }
 
-static void *map_memory(struct bpf_map *map, size_t bytes)
+static void *mapped(struct bpf_map *map, size_t bytes)
 {
 	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(map), 0);
 
@@ -160,9 +145,9 @@ struct stand *stand_make(void)
 	world_make(stand);
 	load(stand);
 	put(stand->xlb->maps.config, &zero, &stand->config);
-	stand->flows = map_memory(stand->xlb->maps.flows, 2 * LINES * sizeof(struct xlb_flow_line));
-	stand->filter = map_memory(stand->xlb->maps.filter, XLB_FILTER_BITS / 8);
-	stand->flows6 = map_memory(stand->xlb->maps.flows6,
+	stand->flows = mapped(stand->xlb->maps.flows, 2 * LINES * sizeof(struct xlb_flow_line));
+	stand->filter = mapped(stand->xlb->maps.filter, XLB_FILTER_BITS / 8);
+	stand->flows6 = mapped(stand->xlb->maps.flows6,
 				   2 * LINES * sizeof(struct xlb_flow6_line));
 	return stand;
 }
