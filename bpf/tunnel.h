@@ -65,7 +65,7 @@ static __always_inline void outer_ipv6(void *at, const struct xlb_backend *backe
 	address_copy(&ip->daddr, &backend->address);
 }
 
-/* GUE: checksum 0, which RFC 6936 allows over IPv6 where what is inside has one of its own. */
+/* GUE: checksum 0 for now, which RFC 6936 allows over IPv6 where what is inside has one of its own. */
 static __always_inline void outer_udp(void *at, const struct xlb_backend *backend, __u32 payload,
 				      __u32 spread)
 {
@@ -75,6 +75,73 @@ static __always_inline void outer_udp(void *at, const struct xlb_backend *backen
 	udp->dest = backend->tunnel_port;
 	udp->len = bpf_htons(payload);
 	udp->check = 0;
+}
+
+/* A 16-bit word to add where one is to be taken away. */
+static __always_inline __u32 sum_minus(__be16 word)
+{
+	return (__u16)~word;
+}
+
+/*
+ * The sum of a whole packet, of which not all is looked at: what its checksum covers adds up to
+ * nothing with its pseudo header (local checksum offload: the kernel's
+ * Documentation/networking/checksum-offloads.rst). -1: it has none that covers all.
+ */
+static __always_inline __s64 covered_sum(const struct packet *packet, void *data, __u32 network,
+					 void *end)
+{
+	__u32 payload = packet->bytes - packet->headers, *words = header_at(data, network);
+	struct udphdr *udp = header_at(data, network + packet->headers);
+	bool error = packet->kind == KIND_ERROR;
+	struct iphdr *ip = (void *)words;
+
+	if ((!error && packet->kind != KIND_WHOLE) || (void *)(ip + 1) > end)
+		return -1;
+	if (!error && packet->protocol == IPPROTO_UDP &&
+	    ((void *)(udp + 1) > end || !udp->check || udp->len != bpf_htons(payload)))
+		return -1;
+	if (packet->ipv6) {
+		if (packet->headers != sizeof(struct ipv6hdr))
+			return -1;
+		return (__u64)words[0] + words[1] + sum_minus(bpf_htons(payload)) +
+		       sum_minus(bpf_htons(error ? IPPROTO_ICMPV6 : packet->protocol));
+	}
+	/* The header adds up to nothing alone, and so does ICMP. */
+	if (error)
+		return 0;
+	return (__u64)(__u32)~ip->saddr + (__u32)~ip->daddr + sum_minus(bpf_htons(payload)) +
+	       sum_minus(bpf_htons(packet->protocol));
+}
+
+/* Fills in the UDP checksum of GUE over IPv6 (RFC 8200, 8.1), if that of what is inside shows it. */
+__weak __noinline int gue_checksum(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct packet *packet = packet_get();
+	struct ipv6hdr *outer;
+	struct udphdr *udp;
+	__u32 *words;
+	__s64 sum;
+
+	if (!packet)
+		return 0;
+	outer = header_at(data, packet->network);
+	udp = (void *)(outer + 1);
+	words = (void *)&outer->saddr;
+	if ((void *)(udp + 1) > end)
+		return 0;
+	sum = covered_sum(packet, data, packet->network + sizeof(*outer) + sizeof(*udp), end);
+	if (sum < 0)
+		return 0;
+#pragma unroll
+	for (__u32 i = 0; i < 2 * sizeof(struct xlb_address) / 4; i++)
+		sum += words[i];
+	sum += bpf_htons(IPPROTO_UDP) + 2 * udp->len + udp->source + udp->dest;
+	udp->check = ~xlb_sum_fold(sum);
+	if (!udp->check)
+		udp->check = 0xffff;
+	return 0;
 }
 
 /* DSCP and ECN (RFC 6040, normal mode: the outer header starts with a copy). */
@@ -176,6 +243,8 @@ static __always_inline int encapsulate(struct xdp_md *ctx, const struct packet *
 			return -1;
 		*type = bpf_htons(ETH_P_IPV6);
 		outer_ipv6(at, backend, inner, dscp, bytes - ip, spread);
+		if (__builtin_expect(forward == XLB_FORWARD_GUE && backend->tunnel_checksum, 0))
+			gue_checksum(ctx);
 	} else {
 		*type = bpf_htons(ETH_P_IP);
 		outer_ipv4(at, backend, inner, dscp, bytes, spread);

@@ -297,7 +297,8 @@ struct xlb_backend {
 	__u16 address_sum;	/* xlb_sum_address() of address, source and vip, for checksums */
 	__u16 source_sum;
 	__u16 vip_sum;
-	__u16 pad;
+	__u8 tunnel_checksum;	/* gue, IPv6: 1: the UDP header gets a checksum, where that is known */
+	__u8 pad;
 	/* device that the kernel's routes name for it; used where bpf_fib_lookup may not answer */
 	__u32 ifindex;
 	/*
@@ -491,7 +492,8 @@ struct xlb_service_info {
 	__u8 no_echo;			/* 1: ICMP echo is left to the kernel */
 	__u8 encap_family;		/* enum xlb_family of encap_source; 0: none was asked for */
 	__u8 encap_length;		/* of its prefix; the bits behind it follow the flow */
-	__u8 pad[3];
+	__u8 gue_checksum;		/* 1: outer UDP headers over IPv6 get one */
+	__u8 pad[2];
 	struct xlb_address encap_source;
 };
 _Static_assert(sizeof(struct xlb_service_info) == 192, "ABI");

@@ -11,6 +11,7 @@ STABLE = ["service", "owner", "name", "forward", "scheduler", "backends", "packe
           "flows"]
 COUNTS = ["reply_packets", "reply_bytes", "refused", "refused_bytes", "dropped", "dropped_bytes"]
 OPTIONS = {"affinity": 0, "source_ranges": [], "mss": 0, "encap_source": None, "gue_port": None,
+           "gue_checksum": False,
            "echo": True}
 VIP = "192.0.2.10:80/tcp"
 
@@ -182,15 +183,15 @@ def test_options(world):
     world.ok("attach", "veth0", "--max-flows", "1024")
     world.ok("services", "add", VIP, "--forward", "gue", "--scheduler", "source", "--affinity", "10800",
              "--source-ranges", "192.0.2.0/24,10.0.0.0/8,203.0.113.7", "--mss", "1400", "--encap-source",
-             "172.16.0.0/16", "--gue-port", "6081", "--echo", "off")
+             "172.16.0.0/16", "--gue-port", "6081", "--gue-checksum", "on", "--echo", "off")
     wanted = {"affinity": 10800, "source_ranges": ["10.0.0.0/8", "192.0.2.0/24", "203.0.113.7/32"], "mss": 1400,
-              "encap_source": "172.16.0.0/16", "gue_port": 6081, "echo": False}
+              "encap_source": "172.16.0.0/16", "gue_port": 6081, "gue_checksum": True, "echo": False}
     shown = service(world, VIP)
     assert (shown["forward"], shown["scheduler"]) == ("gue", "source")
     assert {**options(world, VIP), "source_ranges": sorted(shown["source_ranges"])} == wanted
     text = world.ok("services", "show", VIP)
     for line in ("affinity      10800 s", "mss           1400", "encap source  172.16.0.0/16", "gue port      6081",
-                 "echo          off"):
+                 "gue checksum  on", "echo          off"):
         assert f"\n{line}\n" in text
     ranges = re.search(r"^source ranges (\S+)$", text, re.M)[1]
     assert sorted(ranges.split(",")) == wanted["source_ranges"]
@@ -199,10 +200,10 @@ def test_options(world):
     world.ok("services", "set", VIP, "--affinity", "60")
     assert options(world, VIP)["affinity"] == 60 and options(world, VIP)["mss"] == 1400
     world.ok("services", "set", VIP, "--affinity", "0", "--source-ranges", "any", "--mss", "0", "--encap-source",
-             "auto", "--gue-port", "6080", "--echo", "on")
+             "auto", "--gue-port", "6080", "--gue-checksum", "off", "--echo", "on")
     assert options(world, VIP) == OPTIONS | {"gue_port": 6080}
     text = world.ok("services", "show", VIP)
-    assert not re.search("affinity|ranges|mss|encap|echo", text) and "gue port      6080" in text
+    assert not re.search("affinity|ranges|mss|encap|checksum|echo", text) and "gue port      6080" in text
 
 
 def test_ranges_of_ipv6(world):
@@ -231,10 +232,14 @@ def test_options_of_another_way_of_forwarding(world):
     world.ok("services", "add", VIP)
     assert world.fails("services", "set", VIP, "--gue-port", "6081") == \
         f"{VIP}: --gue-port is for --forward gue: nat sends packets without UDP around them"
+    assert world.fails("services", "set", VIP, "--gue-checksum", "on") == \
+        f"{VIP}: --gue-checksum is for --forward gue: nat sends packets without UDP around them"
+    world.ok("services", "set", VIP, "--gue-checksum", "off")
     assert "--encap-source is for --forward ipip and gue" in \
         world.fails("services", "set", VIP, "--encap-source", "192.0.2.1")
     world.ok("services", "set", VIP, "--encap-source", "auto")
-    world.ok("services", "set", VIP, "--forward", "gue", "--gue-port", "6081", "--encap-source", "198.51.100.1")
+    world.ok("services", "set", VIP, "--forward", "gue", "--gue-port", "6081", "--gue-checksum", "on",
+             "--encap-source", "198.51.100.1")
     # What the new way has no use for is forgotten.
     world.ok("services", "set", VIP, "--forward", "ipip")
     assert options(world, VIP) == OPTIONS | {"encap_source": "198.51.100.1"}

@@ -102,6 +102,7 @@ static void generate_service(struct model *model, unsigned int n)
 	service->echo = !one_in(4);
 	service->mss = one_in(4) ? 536 + draw(1000) : 0;
 	service->gue_port = one_in(2) ? 6080 : 7000 + draw(100);
+	service->gue_checksum = draw(2);
 	service->n_ranges = one_in(4) ? 1 + draw(MODEL_RANGES) : 0;
 	for (unsigned int i = 0; i < service->n_ranges; i++) {
 		struct model_range *range = &service->ranges[i];
@@ -147,9 +148,10 @@ void generate_print(const struct model *model)
 		const struct model_service *service = &model->services[i];
 
 		print_ip("service", &service->vip, service->port);
-		printf("/%u forward %u scheduler %u affinity %d echo %d mss %u gue %u ranges %u ring %u\n",
+		printf("/%u forward %u scheduler %u affinity %d echo %d mss %u gue %u%s ranges %u ring %u\n",
 		       service->protocol, service->forward, service->scheduler, service->affinity,
-		       service->echo, service->mss, service->gue_port, service->n_ranges,
+		       service->echo, service->mss, service->gue_port,
+		       service->gue_checksum ? " checksum" : "", service->n_ranges,
 		       service->ring_size);
 		for (unsigned int j = 0; j < service->n_backends; j++) {
 			const struct model_backend *backend =

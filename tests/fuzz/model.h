@@ -54,6 +54,7 @@ struct model_service {
 	uint8_t protocol, forward, scheduler;
 	bool affinity, echo;
 	uint16_t mss, gue_port;
+	bool gue_checksum;	/* over IPv6 */
 	unsigned int n_ranges;
 	struct model_range ranges[MODEL_RANGES];
 	unsigned int first_backend, n_backends;	/* in model.backends */

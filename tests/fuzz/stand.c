@@ -243,6 +243,7 @@ static void backend_put(struct stand *stand, const struct model_service *service
 		.vip_family = family_of(&service->vip), .protocol = service->protocol,
 		.weight = model->weight, .port = htons(model->port),
 		.tunnel_port = htons(service->gue_port), .vip_port = htons(service->port),
+		.tunnel_checksum = service->gue_checksum,
 		.ifindex = stand->ifindex, .address = address_of(&model->address),
 		.source = address_of(&model->source), .vip = address_of(&service->vip),
 	};

@@ -403,6 +403,45 @@ void out_echo(const struct packet *packet, struct frame_out *out)
 	write_addresses(ip, &packet->destination, &packet->source, NULL);
 }
 
+/* The sum of a pseudo header (RFC 1071; RFC 8200, 8.1). */
+static uint32_t pseudo_of(const uint8_t *ip, uint8_t protocol, unsigned int bytes)
+{
+	bool v6 = ip[0] >> 4 == 6;
+
+	return sum_of(ip + (v6 ? 8 : 12), v6 ? 32 : 8) + protocol + bytes;
+}
+
+/* Whether the packet has a checksum of all that is in it: all but IPv6 extension headers. */
+static bool checksum_covers(const struct packet *packet)
+{
+	const uint8_t *udp = packet->frame + packet->transport;
+
+	if (packet->kind == FIRST || packet->kind == LATER || (packet->v6 && packet->headers != 40))
+		return false;
+	return packet->kind == ERROR || packet->protocol != UDP ||
+	       (get16(udp + 6) && get16(udp + 4) == packet->bytes - packet->headers);
+}
+
+/*
+ * The checksum of GUE over IPv6, with the packet inside in place. It is as wrong as those inside: from its sum
+ * is taken what they are off.
+ */
+static void gue_checksum(const struct packet *packet, uint8_t *outer)
+{
+	uint8_t *udp = outer + 40, *inner = udp + 8;
+	unsigned int bytes = packet->bytes - packet->headers;
+	uint8_t protocol = packet->kind != ERROR ? packet->protocol : packet->v6 ? ICMP6 : ICMP;
+	uint32_t off, all = pseudo_of(outer, UDP, 8 + packet->bytes) + sum_of(udp, 8 + packet->bytes);
+	uint16_t check;
+
+	off = sum_of(inner + packet->headers, bytes);
+	if (protocol != ICMP)
+		off += pseudo_of(inner, protocol, bytes);
+	check = check_of((uint64_t)all + check_of(off) +
+			 (packet->v6 ? 0 : check_of(sum_of(inner, packet->headers))));
+	put16(udp + 6, check ? check : 0xffff);
+}
+
 /* The outer header; what follows the flow's hash is taken from the frame that came out. */
 const char *out_encapsulate(const struct packet *packet, const struct model_service *service,
 				   const struct model_backend *backend, uint8_t forward,
@@ -446,5 +485,7 @@ const char *out_encapsulate(const struct packet *packet, const struct model_serv
 	memcpy(ip + header, seen + header, 2);
 	put16(ip + header + 2, service->gue_port);
 	put16(ip + header + 4, packet->bytes + 8);
+	if (v6 && service->gue_checksum && checksum_covers(packet))
+		gue_checksum(packet, ip);
 	return ip[header] & 0x80 ? NULL : "a tunnel's source port under 32768";
 }

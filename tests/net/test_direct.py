@@ -48,6 +48,29 @@ def test_datagrams(net, direct, forward, inner, outer):
     assert (entry["service"], entry["packets"], entry["flows"]) == (key, 5, 0)
 
 
+RECEIVE = """
+import socket
+one = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+one.bind(("::", 6090))
+print("ready", flush=True)
+print(one.recv(2000)[-1:].decode())
+"""
+
+
+@pytest.mark.parametrize("inner", (4, 6))
+def test_a_socket_takes_gue_with_a_checksum_only(net, direct, inner):
+    """The kernel's word on the outer checksum: a UDP socket over IPv6 gets no packet without one, nor with a wrong one."""
+    (place,) = direct()
+    receiver = place.host.start("/usr/bin/python3", "-c", RECEIVE, stdout=-1)
+    assert receiver.stdout.readline() == "ready\n"
+    key = serve(net, [place], inner, 6, "udp", forward="gue", gue_port=6090)
+    for switch, letter in (("off", "a"), ("on", "b")):
+        lbctl("services", "set", key, "--gue-checksum", switch)
+        net.client.run("/usr/bin/python3", "-c", f"import socket; socket.socket(socket.AF_INET{'' if inner == 4 else '6'}, "
+                                                 f"socket.SOCK_DGRAM).sendto(b'{letter}', ('{VIPS[inner]}', {PORT}))")
+    assert receiver.communicate(timeout=10)[0] == "b\n"
+
+
 @pytest.mark.parametrize("family", (4, 6))
 @pytest.mark.parametrize("forward", ("l2", "ipip"))
 def test_on_the_clients_own_link(net, family, forward):

@@ -25,7 +25,7 @@ def addresses(family):
     return network(family, (CLIENT, VIP), (CLIENT6, VIP6))
 
 
-def outer(out, forward, inner, family, tos=0):
+def outer(out, forward, inner, family, tos=0, chksum=0):
     """The outer headers that a frame is to have; what follows the flow's hash is taken from the frame itself."""
     protocol = 17 if forward == "gue" else network(inner, 4, 41)
     seen = Ether(out)
@@ -35,7 +35,7 @@ def outer(out, forward, inner, family, tos=0):
         headers = IPv6(src=stand.NODE6, dst=BACKEND6, hlim=64, tc=tos, fl=seen[IPv6].fl, nh=protocol)
     if forward == "gue":
         assert seen[UDP].sport >= 32768
-        headers /= UDP(sport=seen[UDP].sport, dport=6080, chksum=0)
+        headers /= UDP(sport=seen[UDP].sport, dport=6080, chksum=chksum)
     return headers
 
 
@@ -46,7 +46,7 @@ def tagged(tags, inner, **macs):
     return packet / inner
 
 
-def expected(out, sent, forward, inner, family, tags=(), tos=0):
+def expected(out, sent, forward, inner, family, tags=(), tos=0, chksum=0):
     """The frame that leaves: the inner packet with a hop less, in its outer headers."""
     start = 14 + 4 * len(tags)
     packet = (IP if inner == 4 else IPv6)(sent[start:])
@@ -58,7 +58,7 @@ def expected(out, sent, forward, inner, family, tags=(), tos=0):
     macs = {"src": stand.NODE_MAC, "dst": backend_mac(network(family, BACKEND, BACKEND6))}
     if forward == "l2":
         return bytes(tagged(tags, packet, **macs))
-    return bytes(tagged(tags, outer(out, forward, inner, family, tos) / Raw(bytes(packet)), **macs))
+    return bytes(tagged(tags, outer(out, forward, inner, family, tos, chksum) / Raw(bytes(packet)), **macs))
 
 
 NETS = [(*mode, net) for mode in MODES for net in NETWORKS if NETWORKS[net][0] == mode[1]]
@@ -109,6 +109,63 @@ def test_gue_ports_follow_the_flow(service, inner, family):
         seen[sport].add(Ether(out)[UDP].sport)
     assert all(len(ports) == 1 for ports in seen.values())
     assert len(set.union(*seen.values())) > 35
+
+
+def checksummed(service, inner, name):
+    """A service whose outer UDP headers get checksums, and client and VIP."""
+    service(vip_text(inner, 80, name), [backend_text(6, 80)], forward="gue", gue_checksum="on")
+    return addresses(inner)
+
+
+@pytest.mark.parametrize("net", NETWORKS)
+@pytest.mark.parametrize("name", ("tcp", "udp"))
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("payload", (b"", b"odd", bytes(1200), b"\xff" * 1200), ids=len)
+def test_gue_checksum(service, net, name, link, payload):
+    """With --gue-checksum on the outer UDP header has the checksum of all that follows, or none where none inside covers that."""
+    inner, extra = NETWORKS[net]
+    client, vip = checksummed(service, inner, name)
+    sent = frame(client, vip, transport(name, sport=next(PORTS), dport=80, flags="S"), LINKS[link], extra, payload=payload)
+    verdict, out = stand.send(sent)
+    assert verdict == "tx"
+    whole = expected(out, sent, "gue", inner, 6, LINKS[link], chksum=0 if inner == 6 and extra else None)
+    assert out == whole
+
+
+UNCOVERED = {
+    "udp without a checksum": (UDP(sport=4711, dport=80, chksum=0) / Raw(b"x"), {}),
+    "udp shorter than its packet": (UDP(sport=4711, dport=80, len=9) / Raw(b"xyz"), {}),
+    "first fragment": (UDP(sport=4711, dport=80, len=2000) / Raw(bytes(64)), {"flags": "MF"}),
+}
+
+
+@pytest.mark.parametrize("what", UNCOVERED)
+def test_gue_checksum_that_is_not_known(service, what):
+    transport_header, fields = UNCOVERED[what]
+    client, vip = checksummed(service, 4, "udp")
+    sent = frame(client, vip, transport_header, **fields)
+    verdict, out = stand.send(sent)
+    assert verdict == "tx" and out == expected(out, sent, "gue", 4, 6)
+
+
+@pytest.mark.parametrize("inner", (4, 6))
+def test_gue_checksum_of_an_error(service, inner):
+    """An ICMP error about what the backend had answered has a checksum of its own."""
+    client, vip = checksummed(service, inner, "tcp")
+    quote = bytes(network(inner, IP, IPv6)(src=vip, dst=client) / TCP(sport=80, dport=next(PORTS)) / Raw(b"0123456789"))
+    error = network(inner, ICMP(type=3, code=4, nexthopmtu=1280), ICMPv6PacketTooBig(mtu=1280))
+    sent = frame(client, vip, error, payload=quote)
+    verdict, out = stand.send(sent)
+    assert verdict == "tx" and out == expected(out, sent, "gue", inner, 6, chksum=None)
+
+
+def test_gue_checksum_changes_live(service):
+    client, vip = checksummed(service, 4, "udp")
+    for switch, chksum in (("off", 0), ("on", None)):
+        stand.lbctl("services", "set", vip_text(4, 80, "udp"), "--gue-checksum", switch)
+        sent = frame(client, vip, UDP(sport=4711, dport=80))
+        verdict, out = stand.send(sent)
+        assert verdict == "tx" and out == expected(out, sent, "gue", 4, 6, chksum=chksum)
 
 
 def test_outer_source_that_follows_the_flow(service):

@@ -284,29 +284,35 @@ static const struct row rows[] = {
 	  "192.0.2.10:4/tcp default/d:4 nat maglev\n", NULL },
 	{ "annotations of tunnels", LB,
 	  NOTED("a", 1, "'xlb.dev/forward':'gue','xlb.dev/gue-port':'6081','xlb.dev/mss':'1400',"
-			"'xlb.dev/encap-source':'172.16.0.0/16','xlb.dev/echo':'off'")
+			"'xlb.dev/encap-source':'172.16.0.0/16','xlb.dev/echo':'off',"
+			"'xlb.dev/gue-checksum':'on'")
 	  NOTED("b", 2, "'xlb.dev/forward':'ipip','xlb.dev/encap-source':'2001:db8::1',"
 			"'xlb.dev/echo':'on','xlb.dev/mss':'0'"),
 	  "192.0.2.10:1/tcp default/a:1 gue maglev mss=1400 encap_source=172.16.0.0/16 gue_port=6081 "
-	  "echo=off\n"
+	  "gue_checksum=on echo=off\n"
 	  "192.0.2.10:2/tcp default/b:2 ipip maglev encap_source=2001:db8::1\n", NULL },
 	{ "wrong annotations of tunnels: the defaults, and a line each", LB,
 	  NOTED("a", 1, "'xlb.dev/forward':'gue','xlb.dev/gue-port':'0','xlb.dev/mss':'x',"
-			"'xlb.dev/encap-source':'172.16.0.1/16','xlb.dev/echo':'yes\\n'"),
+			"'xlb.dev/encap-source':'172.16.0.1/16','xlb.dev/echo':'yes\\n',"
+			"'xlb.dev/gue-checksum':'full'"),
 	  "192.0.2.10:1/tcp default/a:1 gue maglev\n",
 	  "default/a: annotation xlb.dev/mss: x: not a size of segments from 536 to 65495, or 0 for "
 	  "any: the default is used\n"
 	  "default/a: annotation xlb.dev/encap-source: 172.16.0.1/16: has bits behind its prefix, is "
 	  "172.16.0.0/16 meant?: the default is used\n"
 	  "default/a: annotation xlb.dev/gue-port: 0: not a port (1..65535): the default is used\n"
+	  "default/a: annotation xlb.dev/gue-checksum: full: not on or off: the default is used\n"
 	  "default/a: annotation xlb.dev/echo: yes : not on or off: the default is used\n" },
 	{ "annotations of tunnels without one", LB,
-	  NOTED("a", 1, "'xlb.dev/gue-port':'6081','xlb.dev/encap-source':'172.16.0.0/16'"),
+	  NOTED("a", 1, "'xlb.dev/gue-port':'6081','xlb.dev/encap-source':'172.16.0.0/16',"
+			"'xlb.dev/gue-checksum':'on'"),
 	  "192.0.2.10:1/tcp default/a:1 nat maglev\n",
 	  "default/a: annotation xlb.dev/encap-source: the Service is forwarded by nat, and only ipip "
 	  "and gue have an outer header: it is ignored\n"
 	  "default/a: annotation xlb.dev/gue-port: the Service is forwarded by nat, and only gue has a "
-	  "port: it is ignored\n" },
+	  "port: it is ignored\n"
+	  "default/a: annotation xlb.dev/gue-checksum: the Service is forwarded by nat, and only gue "
+	  "has a checksum: it is ignored\n" },
 	{ "segments are TCP's", LB,
 	  SERVICE("a", "'annotations':{'xlb.dev/mss':'1400'}},'spec':{'type':'LoadBalancer','ports':["
 		       "{'name':'t','port':1},{'name':'u','port':1,'protocol':'UDP'}]}," BALANCER),

@@ -95,6 +95,8 @@ static inline size_t format_options(const struct service *service, char *line, s
 			      encap_source_format(&service->encap_source, text));
 	if (service->gue_port)
 		n += snprintf(line + n, size - n, " gue_port=%u", service->gue_port);
+	if (service->gue_checksum)
+		n += snprintf(line + n, size - n, " gue_checksum=on");
 	if (service->no_echo)
 		n += snprintf(line + n, size - n, " echo=off");
 	return n;

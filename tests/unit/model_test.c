@@ -357,6 +357,9 @@ static void change_attribute(struct service *service, int which)
 	case 15:
 		range_put(service, XLB_IPV6, 1, 24);
 		break;
+	case 16:
+		service->gue_checksum = true;
+		break;
 	}
 }
 
@@ -368,7 +371,7 @@ static void attributes_differ_one_by_one(void **state)
 	struct service_change change;
 
 	(void)state;
-	for (int i = 0; i < 16; i++) {
+	for (int i = 0; i < 17; i++) {
 		struct service *after = service_copy(before);
 
 		change_attribute(after, i);

@@ -210,9 +210,11 @@ static void tunnels_have_source_and_port(void **state)
 	assert_int_equal(entry->vip_sum, xlb_sum_address(&entry->vip));
 	/* One store. */
 	wish->gue_port = 4711;
+	wish->gue_checksum = true;
 	apply(dp, wish);
 	assert_int_equal(model_find(dp->model, &wish->vip)->backends[0].id, id);
 	assert_int_equal(only_entry(dp, wish)->tunnel_port, htons(4711));
+	assert_int_equal(only_entry(dp, wish)->tunnel_checksum, 1);
 	assert_sound(dp);
 	/* Three words: another entry. */
 	wish->encap_source = (struct prefix){ .address.word[0] = htonl(0x0a020000),
@@ -225,6 +227,7 @@ static void tunnels_have_source_and_port(void **state)
 	assert_int_equal(entry->source_mask, htonl(0xffff));
 	assert_int_equal(entry->source_sum, xlb_sum_address(&entry->source));
 	assert_int_equal(entry->tunnel_port, htons(4711));
+	assert_int_equal(entry->tunnel_checksum, 1);
 	assert_int_not_equal(entry->ifindex, 0);
 	/* Routes do not change what was asked for. */
 	run("ip addr del 10.1.1.1/8 dev near && ip addr add 10.1.1.2/8 dev near");

@@ -196,10 +196,10 @@ static void numbers_are_parsed(void **state)
 	assert_int_equal(port, 6081);
 }
 
-static void echo_is_on_or_off(void **state)
+static void switches_are_on_or_off(void **state)
 {
 	struct error err;
-	bool no_echo;
+	bool no_echo, checksum;
 
 	(void)state;
 	assert_int_equal(echo_parse("off", &no_echo, &err), 0);
@@ -208,6 +208,11 @@ static void echo_is_on_or_off(void **state)
 	assert_false(no_echo);
 	assert_int_equal(echo_parse("yes", &no_echo, &err), -EINVAL);
 	assert_string_equal(err.text, "yes: not on or off");
+	assert_int_equal(gue_checksum_parse("on", &checksum, &err), 0);
+	assert_true(checksum);
+	assert_int_equal(gue_checksum_parse("off", &checksum, &err), 0);
+	assert_false(checksum);
+	assert_int_equal(gue_checksum_parse("full", &checksum, &err), -EINVAL);
 }
 
 int main(void)
@@ -218,7 +223,7 @@ int main(void)
 		cmocka_unit_test(ranges_are_parsed),
 		cmocka_unit_test(encap_sources_are_parsed),
 		cmocka_unit_test(numbers_are_parsed),
-		cmocka_unit_test(echo_is_on_or_off),
+		cmocka_unit_test(switches_are_on_or_off),
 	};
 
 	return cmocka_run_group_tests_name("options", tests, NULL, NULL);

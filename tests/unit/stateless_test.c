@@ -726,6 +726,7 @@ static struct service *wish_at_random(uint32_t random)
 	wish->mss = (random >> 12 & 3) == 0 ? 1400 : 0;
 	wish->no_echo = (random >> 13 & 7) == 0;
 	wish->gue_port = random >> 11 & 1 ? 6081 : 0;
+	wish->gue_checksum = random >> 4 & 1;
 	if ((random >> 10 & 3) == 0)
 		wish->encap_source = (struct prefix){ .address.word[0] = htonl(random & 3),
 						      .family = wish->vip.family,

@@ -49,6 +49,9 @@ int wish_parse(struct wish *wish, int option, const char *value, struct error *e
 	case WISH_GUE_PORT:
 		wish->gue_port = true;
 		return port_parse(value, &wanted->gue_port, err);
+	case WISH_GUE_CHECKSUM:
+		wish->gue_checksum = true;
+		return gue_checksum_parse(value, &wanted->gue_checksum, err);
 	case WISH_ECHO:
 		wish->echo = true;
 		return echo_parse(value, &wanted->no_echo, err);
@@ -68,8 +71,8 @@ void wish_end(struct wish *wish)
 bool wish_any(const struct wish *wish)
 {
 	return wish->forward || wish->scheduler || wish->affinity || wish->mss ||
-	       wish->encap_source || wish->gue_port || wish->echo || wish->name ||
-	       wish->source_ranges;
+	       wish->encap_source || wish->gue_port || wish->gue_checksum || wish->echo ||
+	       wish->name || wish->source_ranges;
 }
 
 /* What was asked for, and means nothing with this way of forwarding. */
@@ -79,6 +82,11 @@ static int check_forward(const struct wish *wish, uint8_t forward, struct error 
 		return error_set(err, EINVAL,
 				 "--gue-port is for --forward gue: %s sends packets without UDP "
 				 "around them",
+				 forward_name(forward));
+	if (wish->gue_checksum && wish->wanted.gue_checksum && forward != XLB_FORWARD_GUE)
+		return error_set(err, EINVAL,
+				 "--gue-checksum is for --forward gue: %s sends packets without "
+				 "UDP around them",
 				 forward_name(forward));
 	if (wish->encap_source && wish->wanted.encap_source.family &&
 	    !forward_encapsulates(forward))
@@ -126,6 +134,8 @@ int wish_fulfil(struct wish *wish, struct service *service, struct error *err)
 		service->encap_source = wanted->encap_source;
 	if (wish->gue_port || forward != XLB_FORWARD_GUE)
 		service->gue_port = wanted->gue_port;
+	if (wish->gue_checksum || forward != XLB_FORWARD_GUE)
+		service->gue_checksum = wanted->gue_checksum;
 	if (wish->name)
 		strcpy(service->name, wish->name);
 	if (wish->source_ranges) {

@@ -19,6 +19,7 @@ enum {
 	WISH_MSS,
 	WISH_ENCAP_SOURCE,
 	WISH_GUE_PORT,
+	WISH_GUE_CHECKSUM,
 	WISH_ECHO,
 };
 
@@ -38,6 +39,8 @@ enum {
 	  "ipip, gue: the outer source, ADDR or ADDR/LENGTH (auto: the device's address)" }, \
 	{ WISH_GUE_PORT, "gue-port", "N", \
 	  "gue: the UDP port of the backends (default 6080)" }, \
+	{ WISH_GUE_CHECKSUM, "gue-checksum", "on|off", \
+	  "gue over IPv6: whether outer UDP headers have a checksum (default off)" }, \
 	{ WISH_ECHO, "echo", "on|off", \
 	  "whether xlb answers a ping to the VIP (default on)" }, \
 	{ WISH_NAME, "name", "NAME", "for listings" }
@@ -45,7 +48,8 @@ enum {
 
 struct wish {
 	bool force;
-	bool forward, scheduler, affinity, mss, encap_source, gue_port, echo; /* was given */
+	/* was given */
+	bool forward, scheduler, affinity, mss, encap_source, gue_port, gue_checksum, echo;
 	const char *name;	   /* NULL: not given */
 	const char *source_ranges; /* NULL: not given */
 	struct service wanted;	   /* what was given; of the rest, nothing is meant */

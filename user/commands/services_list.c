@@ -58,7 +58,7 @@ static json_t *to_json(const struct service *service, const struct counters *cou
 
 	/* clang-format off */
 	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-			 "s:I, s:i, s:o, s:i, s:o, s:o, s:b}",
+			 "s:I, s:i, s:o, s:i, s:o, s:o, s:b, s:b}",
 			 "service", endpoint_format(&service->vip, vip),
 			 "owner", owner_name(service->owner),
 			 "name", service->name,
@@ -79,6 +79,7 @@ static json_t *to_json(const struct service *service, const struct counters *cou
 			 "mss", (int)service->mss,
 			 "encap_source", encap_source_json(service),
 			 "gue_port", gue_port_json(service),
+			 "gue_checksum", service->gue_checksum,
 			 "echo", !service->no_echo);
 	/* clang-format on */
 }
@@ -166,6 +167,8 @@ static void show_options(const struct service *service)
 		       encap_source_format(&service->encap_source, text));
 	if (service->forward == XLB_FORWARD_GUE)
 		printf("%-13s %u\n", "gue port", service_gue_port(service));
+	if (service->gue_checksum)
+		printf("%-13s on\n", "gue checksum");
 	if (service->no_echo)
 		printf("%-13s off\n", "echo");
 }

@@ -72,6 +72,7 @@ static void backend_write(struct datapath *dp, const struct plan *plan, size_t i
 		.port = htons(backend->endpoint.port),
 		.vip_port = htons(plan->after->vip.port),
 		.tunnel_port = htons(service_gue_port(plan->after)),
+		.tunnel_checksum = plan->after->gue_checksum,
 		.source_mask = source ? prefix_mask(source) : 0,
 		.ifindex = plan->paths[i].ifindex,
 		.address = backend->endpoint.address,
@@ -140,6 +141,8 @@ static void prepare_live(struct datapath *dp, const struct plan *plan, uint64_t 
 			filter_set(dp, filter, &backend->endpoint, plan->after->vip.protocol);
 		filter_set_tunnel(dp, filter, plan->after, &backend->endpoint);
 		__atomic_store_n(&entry->tunnel_port, tunnel_port, __ATOMIC_RELAXED);
+		__atomic_store_n(&entry->tunnel_checksum, plan->after->gue_checksum,
+				 __ATOMIC_RELAXED);
 		entry->weight = backend->weight;
 		/* Those that take no new flows change when the ring has. */
 		if (plan->fresh[i] || backend->state == XLB_BACKEND_ACTIVE)

@@ -186,6 +186,7 @@ static struct xlb_service_info info_of(const struct service *service)
 		.owner = service->owner,
 		.affinity_s = service->affinity_s,
 		.gue_port = service->gue_port,
+		.gue_checksum = service->gue_checksum,
 		.no_echo = service->no_echo,
 		.encap_family = source->family,
 	};

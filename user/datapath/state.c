@@ -38,6 +38,7 @@ static void info_read(struct datapath *dp, struct service *service)
 	service->owner = info.owner;
 	service->affinity_s = info.affinity_s;
 	service->gue_port = info.gue_port;
+	service->gue_checksum = info.gue_checksum;
 	service->no_echo = info.no_echo;
 	service->encap_source.family = info.encap_family;
 	service->encap_source.length = info.encap_length;

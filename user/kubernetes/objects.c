@@ -27,6 +27,7 @@ const char *kube_annotation_name(enum kube_annotation annotation)
 		[KUBE_MSS] = "xlb.dev/mss",
 		[KUBE_ENCAP_SOURCE] = "xlb.dev/encap-source",
 		[KUBE_GUE_PORT] = "xlb.dev/gue-port",
+		[KUBE_GUE_CHECKSUM] = "xlb.dev/gue-checksum",
 		[KUBE_ECHO] = "xlb.dev/echo",
 	};
 

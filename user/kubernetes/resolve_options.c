@@ -37,6 +37,8 @@ static int parse(enum kube_annotation annotation, const char *text, struct servi
 		return encap_source_parse(text, &service->encap_source, err);
 	case KUBE_GUE_PORT:
 		return port_parse(text, &service->gue_port, err);
+	case KUBE_GUE_CHECKSUM:
+		return gue_checksum_parse(text, &service->gue_checksum, err);
 	case KUBE_ECHO:
 		return echo_parse(text, &service->no_echo, err);
 	default:
@@ -49,6 +51,8 @@ static const char *in_vain(enum kube_annotation annotation, uint8_t forward)
 {
 	if (annotation == KUBE_GUE_PORT && forward != XLB_FORWARD_GUE)
 		return "only gue has a port";
+	if (annotation == KUBE_GUE_CHECKSUM && forward != XLB_FORWARD_GUE)
+		return "only gue has a checksum";
 	if (annotation == KUBE_ENCAP_SOURCE && !forward_encapsulates(forward))
 		return "only ipip and gue have an outer header";
 	return NULL;
@@ -107,8 +111,10 @@ uint16_t resolve_forward(const struct group *group, const struct wanted_vip *wan
 					   XLB_FORWARD_NAT :
 					   options->default_forward;
 	/* What there is no use for is not asked for. */
-	if (service->forward != XLB_FORWARD_GUE)
+	if (service->forward != XLB_FORWARD_GUE) {
 		service->gue_port = 0;
+		service->gue_checksum = false;
+	}
 	if (!forward_encapsulates(service->forward))
 		service->encap_source = (struct prefix){};
 	if (wanted->vip.protocol != XLB_TCP)

@@ -60,6 +60,7 @@ struct service {
 	uint32_t affinity_s;		/* a client keeps its backend so long; 0: it need not */
 	uint16_t mss;			/* largest TCP segment that a SYN may announce; 0: any */
 	uint16_t gue_port;		/* gue: UDP destination port; 0: GUE_PORT */
+	bool gue_checksum;		/* gue over IPv6: outer UDP headers get a checksum */
 	bool no_echo;			/* ICMP echo to the VIP is left to the kernel */
 	/*
 	 * ipip, gue: the outer source, of which the bits behind `length` follow the flow's hash;
@@ -178,6 +179,7 @@ int encap_source_parse(const char *text, struct prefix *ret_source, struct error
 int affinity_parse(const char *text, uint32_t *ret_seconds, struct error *err);
 int mss_parse(const char *text, uint16_t *ret_mss, struct error *err);
 int echo_parse(const char *text, bool *ret_no_echo, struct error *err);	/* "on", "off" */
+int gue_checksum_parse(const char *text, bool *ret_on, struct error *err); /* the same */
 /* These return `text`. The first ends with "/tcp" if there is a protocol, the second never. */
 const char *endpoint_format(const struct endpoint *endpoint, char text[ENDPOINT_TEXT_MAX]);
 const char *endpoint_format_backend(const struct endpoint *endpoint, char text[ENDPOINT_TEXT_MAX]);

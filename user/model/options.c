@@ -199,12 +199,22 @@ int mss_parse(const char *text, uint16_t *ret_mss, struct error *err)
 	return 0;
 }
 
+int gue_checksum_parse(const char *text, bool *ret_on, struct error *err)
+{
+	bool on = !strcmp(text, "on");
+
+	if (!on && strcmp(text, "off"))
+		return error_set(err, EINVAL, "%s: not on or off", text);
+	*ret_on = on;
+	return 0;
+}
+
 int echo_parse(const char *text, bool *ret_no_echo, struct error *err)
 {
-	bool off = !strcmp(text, "off");
+	bool on = false;
+	int r = gue_checksum_parse(text, &on, err);
 
-	if (!off && strcmp(text, "on"))
-		return error_set(err, EINVAL, "%s: not on or off", text);
-	*ret_no_echo = off;
-	return 0;
+	if (!r)
+		*ret_no_echo = !on;
+	return r;
 }

@@ -320,7 +320,8 @@ static bool attributes_differ(const struct service *a, const struct service *b)
 {
 	return a->forward != b->forward || a->scheduler != b->scheduler || a->owner != b->owner ||
 	       strcmp(a->name, b->name) || a->affinity_s != b->affinity_s || a->mss != b->mss ||
-	       service_gue_port(a) != service_gue_port(b) || a->no_echo != b->no_echo ||
+	       service_gue_port(a) != service_gue_port(b) ||
+	       a->gue_checksum != b->gue_checksum || a->no_echo != b->no_echo ||
 	       encap_sources_differ(&a->encap_source, &b->encap_source) || ranges_differ(a, b);
 }
 
