@@ -199,3 +199,19 @@ def test_vlan_in_generic_mode(machines):
     assert modes() == {"nic0.5": "generic", "nic2": "generic"}
     machines.serve("10.0.1.2")
     machines.works("far")
+
+
+def test_locked_down(machines):
+    """The last one, for there is no way back: a kernel that lets nobody read its memory, not by BPF either, takes xlb and forwards."""
+    lockdown = pathlib.Path("/sys/kernel/security/lockdown")
+    if not lockdown.exists():
+        world.run("mount", "-t", "securityfs", "none", lockdown.parent)
+    lockdown.write_text("confidentiality", encoding="ascii")
+    assert "[confidentiality]" in lockdown.read_text(encoding="ascii")
+    machines.ports()
+    world.lbctl("attach", "nic0", "nic2")
+    machines.serve("10.0.1.2")
+    machines.works("far")
+    counters = pathlib.Path("/sys/fs/bpf/xlb/counters")
+    if counters.exists():
+        assert "10.0.1.2" in counters.read_text(encoding="ascii")
