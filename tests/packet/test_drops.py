@@ -131,6 +131,7 @@ def test_a_flood_of_syns_takes_nobodys_flow(service, flows):
         assert verdict == "tx" and Ether(out)[TCP].sport == port
 
 
+@pytest.mark.heavy
 def test_a_flood_of_first_fragments_takes_nobodys_flow(service, flows):
     """They begin flows of UDP, which nobody answers."""
     service(vip_text(4, 80, "tcp"), [backend_text(4, 8080)])

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "datapath/internal.h"
+#include "sharing.h"
 #include "skipping.h"
 
 #define PIN_DIR "/sys/fs/bpf/xlb"
