@@ -124,7 +124,7 @@ def test_checksum_left_to_a_device(service, forward, family, outer, name, link):
     port = 8080 if forward in ("nat", "dnat") else 80
     key = service(vip_text(family, 80, name), [backend_text(outer, port)], forward=forward)
     sent = frame(client, vip, transport(name, sport=next(PORTS), dport=80, flags="S"), LINKS[link])
-    verdict, out = stand.send(left_to_device(sent, name, LINKS[link]))
+    verdict, out = stand.send(left_to_device(sent, name, LINKS[link]), partial=True)
     assert verdict == "pass"
     note, packet = noted(out)
     assert (note.ifindex, note.mtu, note.udp) == (v0(), 0, name == "udp")
@@ -156,7 +156,9 @@ def test_whole_checksum_that_looks_like_half(service, forward, family, outer, na
     whole = struct.unpack_from("!H", packet(0), at)[0]
     sent = packet(fold(whole + 0xffff - pseudo(Ether(packet(0)), 6 if name == "tcp" else 17)))
     assert sent == left_to_device(sent, name)
-    verdict, out = stand.send(sent)
+    # Where no device leaves checksums to us it is like any other.
+    assert stand.send(sent)[0] == "tx"
+    verdict, out = stand.send(sent, partial=True)
     assert verdict == "pass"
     note, packet = noted(out)
     check = adjusted(struct.unpack_from("!H", packet, note.check)[0], note.address_sum, note.other_sum)
@@ -170,7 +172,7 @@ def test_mss_under_half_a_checksum(service):
     """What changes under the checksum, beside addresses and ports, does not change half of one."""
     service(vip_text(4, 80, "tcp"), [backend_text(4, 80)], mss=1200)
     sent = frame(CLIENT, VIP, TCP(sport=next(PORTS), dport=80, flags="S", options=[("MSS", 1460)]))
-    verdict, out = stand.send(left_to_device(sent, "tcp"))
+    verdict, out = stand.send(left_to_device(sent, "tcp"), partial=True)
     note, packet = noted(out)
     assert verdict == "pass" and dict(Ether(packet)[TCP].options)["MSS"] == 1200
     assert fold(pseudo(Ether(sent), 6) + note.address_sum) == pseudo(Ether(packet), 6)
@@ -189,7 +191,7 @@ def test_reply_with_half_a_checksum(service, family, name):
     there = Ether(out)
     ip, ports = there[network(family, IP, IPv6)], there[TCP if name == "tcp" else UDP]
     sent = frame(ip.dst, ip.src, transport(name, sport=80, dport=ports.sport, flags="SA"))
-    verdict, out = stand.send(left_to_device(sent, name))
+    verdict, out = stand.send(left_to_device(sent, name), partial=True)
     note, packet = noted(out)
     assert verdict == "pass" and note.ifindex == v0()
     back = Ether(packet)
