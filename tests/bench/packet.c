@@ -341,6 +341,8 @@ static void load(struct stand *stand)
 	memcpy((void *)&xlb->rodata->cfg, config, sizeof(*config));
 	xlb->rodata->cpus = libbpf_num_possible_cpus();
 	xlb->rodata->has_mirror = true;
+	/* Not for packets, and not every kernel takes it. */
+	bpf_program__set_autoload(xlb->progs.xlb_counters, false);
 	for (int id = 0; id < MAPS; id++)
 		bpf_map__set_max_entries(bpf_object__find_map_by_name(xlb->obj, map_name(id)),
 					 map_entries(config, id));

@@ -51,7 +51,8 @@ def test_only_root_by_default(world):
 def test_group_owns_all_pins(shared):
     found = modes(shared)
     assert found.pop("") == (0o750, GROUP)
-    assert "counters" in found and "services" in found and set(found.values()) == {(0o640, GROUP)}
+    assert ("counters" in found) == (not features.no_iterators())
+    assert "services" in found and set(found.values()) == {(0o640, GROUP)}
     assert shared.json("status")["pin_group"] == str(GROUP)
     assert f"{PIN_DIR}, readable for group {GROUP}\n" in shared.ok("status")
 
@@ -99,6 +100,8 @@ def test_member_may_look(shared):
     assert seen.status == 0, seen
     device, = json.loads(seen.out)["devices"]
     assert (device["device"], device["mode"]) == ("veth0", "native")
+    if missing := features.no_iterators():
+        pytest.skip(missing)
     assert "198.51.100.5:80" in shared.run(*MEMBER, "cat", f"{PIN_DIR}/counters")
 
 

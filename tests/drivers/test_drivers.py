@@ -212,6 +212,5 @@ def test_locked_down(machines):
     world.lbctl("attach", "nic0", "nic2")
     machines.serve("10.0.1.2")
     machines.works("far")
-    counters = pathlib.Path("/sys/fs/bpf/xlb/counters")
-    if counters.exists():
-        assert "10.0.1.2" in counters.read_text(encoding="ascii")
+    if not features.no_iterators():
+        assert "10.0.1.2" in pathlib.Path("/sys/fs/bpf/xlb/counters").read_text(encoding="ascii")

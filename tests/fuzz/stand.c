@@ -108,6 +108,8 @@ static void load(struct stand *stand)
 	for (int id = 0; id < MAPS; id++)
 		size(bpf_object__find_map_by_name(xlb->obj, map_name(id)),
 		     map_entries(config, id));
+	/* Not for packets, and not every kernel takes it. */
+	bpf_program__set_autoload(xlb->progs.xlb_counters, false);
 	/* So many that none is forgotten within a round: the model forgets none. */
 	size(xlb->maps.fragments, 16384);
 	if (xlb_bpf__load(xlb))

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 """What a test needs of the kernel beyond what xlb needs, and old ones lack: each says why it cannot be, or None."""
 
+import functools
 import pathlib
 import platform
 import subprocess
+
+ITERATOR_OBJECT = pathlib.Path(__file__).resolve().parent.parent.parent / "build/tests/lib/iterator.bpf.o"
 
 
 def release():
@@ -29,6 +32,18 @@ def no_reading_without_capabilities():
     if release() < (6, 1) and int(setting):
         return "old kernels with kernel.unprivileged_bpf_disabled let nobody use bpf() who has no CAP_BPF"
     return None
+
+
+@functools.cache
+def no_iterators():
+    """Asked by a program of the tests' own, pinned where only this sandbox sees it: xlb's may be what is wrong."""
+    pin = "/sys/fs/bpf/xlb-tests-iterator"
+    loaded = subprocess.run(["bpftool", "prog", "load", ITERATOR_OBJECT, pin], check=False, capture_output=True, text=True)
+    if not loaded.returncode:
+        pathlib.Path(pin).unlink()
+        return None
+    refused = [line for line in loaded.stderr.splitlines() if "load failed: " in line]
+    return f"this kernel takes no BPF iterators ({refused[0].rpartition(': ')[2] if refused else loaded.stderr.strip()})"
 
 
 def no_limit_of_locked_memory():

@@ -6,6 +6,7 @@ import random
 import subprocess
 import time
 
+import features
 import pytest
 import world
 
@@ -122,14 +123,16 @@ def test_counters_agree_with_connections(net, three):
                    2, "bpftool's dump to show the flows")
     packets = sorted(sum(cpu["value"]["to_backend"]["packets"] for cpu in cpus) for cpus in backend_stats())
     assert packets == sorted(entry["packets"] for entry in listed.values())
+    (service,) = world.lbctl_json("services", "list")
+    assert service["service"] == key and service["flows"] == 9
+    assert service["packets"] == sum(entry["packets"] for entry in listed.values())
+    if missing := features.no_iterators():
+        pytest.skip(missing)
     table = [line.split() for line in
              world.run("cat", f"{world.PIN_DIR}/counters").stdout.splitlines()[1:]]
     assert {row[1]: int(row[5]) for row in table} == {name: 3 for name in listed}
     assert {row[1]: int(row[3]) for row in table} == {name: entry["packets"]
                                                       for name, entry in listed.items()}
-    (service,) = world.lbctl_json("services", "list")
-    assert service["service"] == key and service["flows"] == 9
-    assert service["packets"] == sum(entry["packets"] for entry in listed.values())
 
 
 def test_lbctl_killed_at_any_time_leaves_forwarding(net, three):

@@ -219,8 +219,8 @@ static void print_head(const struct status *status)
 	if (info->iterator)
 		printf("%-10s %s/counters\n", "counters", info->pin_dir);
 	else
-		printf("%-10s no %s/counters: %s; 'lbctl backends list' shows them\n", "counters",
-		       info->pin_dir, info->iterator_missing);
+		printf("%-10s no %s/counters: %s\n", "counters", info->pin_dir,
+		       info->iterator_missing);
 	printf("%-10s %u-%u\n", "nat ports", info->config.port_min, info->config.port_max);
 	printf("%-10s %u\n", "seed", info->config.seed);
 	printf("%-10s %zu, with %zu backends\n\n", "services", status->services, status->backends);

@@ -31,7 +31,7 @@ int datapath_info(struct datapath *dp, struct datapath_info *ret_info, struct er
 	info.iterator = !access(path, F_OK);
 	if (!info.iterator)
 		snprintf(info.iterator_missing, sizeof(info.iterator_missing),
-			 "this kernel has no BPF iterator for maps; use `lbctl backends list`");
+			 "this kernel takes no BPF iterator for maps; 'lbctl backends list' shows the same");
 	*ret_info = info;
 	return 0;
 }
