@@ -39,6 +39,8 @@ static __always_inline bool course_known(struct packet *packet, const struct ser
 		return false;
 	flow_tuple_make(tuple, &packet->source, packet->source_port, service->id, ipv6, secret);
 	lines = flow_client_lines(tuple, ipv6, secret);
+	if (packet_begins(packet) && service->target.forward == XLB_FORWARD_NAT)
+		flow_expect(service->target.word, lines.first | (__u64)lines.second << 32, ipv6);
 	packet->flow = flow_search(tuple, lines, ipv6);
 	number = RECALL(packet->flow);
 	if (number == FLOW_NOWHERE ||

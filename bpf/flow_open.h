@@ -118,6 +118,14 @@ static __always_inline bool flow_claim_either(struct flow_lines lines, __u32 now
 	return true;
 }
 
+/* The first port of the i-th line in a search. A remainder rather than a wrap: one path for the verifier. */
+static __always_inline __u32 flow_port_of(__u32 start, __u32 i)
+{
+	__u32 lines = ((__u32)cfg.port_max - cfg.port_min + 1) / XLB_FLOW_WAYS;
+
+	return cfg.port_min + (start + i) % lines * XLB_FLOW_WAYS;
+}
+
 /*
  * Searches some lines for a port whose slot is free, out of time or closed, and with `evict` for
  * one that nobody answered; takes it. 0: none.
@@ -125,12 +133,10 @@ static __always_inline bool flow_claim_either(struct flow_lines lines, __u32 now
 static __always_inline __u32 flow_search_port(__u64 endpoint_hash, __u32 random, __u32 now,
 					      bool evict, bool ipv6)
 {
-	__u32 lines = ((__u32)cfg.port_max - cfg.port_min + 1) / XLB_FLOW_WAYS;
 	__u64 rank = evict ? RANK_UNANSWERED : RANK_CLOSED;
 
 	for (__u32 i = 0; i < PORT_LINES; i++) {
-		/* A remainder rather than a wrap: one path for the verifier. */
-		__u32 port = cfg.port_min + (random + i) % lines * XLB_FLOW_WAYS;
+		__u32 port = flow_port_of(random, i);
 		__u32 number = flow_port_line(endpoint_hash, port, ipv6);
 		__u64 *line = flow_line(number, ipv6);
 		struct flow_victim victim;
@@ -208,19 +214,79 @@ static __always_inline void flow_write(__u64 *slot, const struct flow_tuple *tup
 	publish(flow_value(slot, ipv6), value.word);
 }
 
+/* Where the search for a port begins: by the service, too, for one client's port may begin flows to many at once. */
+static __always_inline __u32 flow_port_start(const struct flow_tuple *tuple, __u32 now,
+					     const __u64 *secret)
+{
+	return xlb_mix(tuple->word + now + ((__u64)tuple->key.service << 48), secret[1],
+		       secret[0]) >> 32;
+}
+
+static __always_inline void flow_fetch(__u32 line_number, bool ipv6)
+{
+	__u64 *line = flow_line(line_number, ipv6);
+
+	if (line)
+		*(volatile __u64 *)line;
+}
+
+/* The line where the search for a port will begin, if the ring alone says for which backend. */
+static __always_inline void flow_fetch_port(const struct packet *packet,
+					    union xlb_service_target target, bool ipv6)
+{
+	struct flow_tuple *tuple = flow_tuple_get(FLOW_OF_PACKET);
+	struct xlb_backend *backend;
+	__u64 secret[2];
+	__u32 port;
+
+	if (!tuple || (target.scheduler != XLB_SCHEDULER_MAGLEV &&
+		       target.scheduler != XLB_SCHEDULER_SOURCE))
+		return;
+	backend = backend_get(ring_read(target, ring_slot(target, ring_hash(packet, target.scheduler,
+									     ipv6))) &
+			      ~XLB_RING_MOVED);
+	if (!backend)
+		return;
+	secret_get(secret);
+	port = flow_port_of(flow_port_start(tuple, packet->now, secret), 0);
+	flow_fetch(flow_port_line(backend_endpoint_hash(backend, secret), port, ipv6), ipv6);
+}
+
+/*
+ * Has the memory fetched that a packet which begins a flow by nat will most likely need: the lines of
+ * its client, and the one with its port, which else would be asked for only when the client's have been
+ * looked at. Each is a miss of the cache, and one of what knows where its page is; together they take as
+ * long as one. A hint: nothing depends on it.
+ */
+__weak __noinline int flow_expect(__u64 target_word, __u64 two_lines, bool ipv6)
+{
+	union xlb_service_target target = { .word = target_word };
+	struct packet *packet = packet_get();
+
+	if (!packet)
+		return 0;
+	if (ipv6) {
+		flow_fetch(two_lines, true);
+		flow_fetch(two_lines >> 32, true);
+		flow_fetch_port(packet, target, true);
+	} else {
+		flow_fetch(two_lines, false);
+		flow_fetch(two_lines >> 32, false);
+		flow_fetch_port(packet, target, false);
+	}
+	return 0;
+}
+
 /* The slot for replies, and for nat with it a port. */
 static __always_inline bool flow_reserve_reply(struct flow_request *request,
 					       const struct flow_tuple *tuple, bool ipv6,
 					       const __u64 *secret)
 {
 	struct flow_lines lines;
-	__u32 random;
 
 	if (request->forward == XLB_FORWARD_NAT) {
-		/* By the service, too: one client's port may begin flows to many at once. */
-		random = xlb_mix(tuple->word + request->now + ((__u64)tuple->key.service << 48),
-				 secret[1], secret[0]) >> 32;
-		request->port = flow_claim_reply(random, ipv6);
+		request->port = flow_claim_reply(flow_port_start(tuple, request->now, secret),
+						 ipv6);
 		request->reply_slot = flow_port_slot(request->endpoint_hash, request->port, ipv6);
 		return request->port;
 	}
