@@ -2,6 +2,7 @@
 """What a running watch may still do: capabilities, no_new_privs, the filter of system calls; and that its work goes on with that."""
 
 import fcntl
+import json
 import os
 import pathlib
 import signal
@@ -10,8 +11,9 @@ import pytest
 
 from test_credentials import EXEC, credential, plugin, runs
 from test_watch import follows
-from world import LBCTL, PIN_DIR, lbctl, run, wait_for
+from world import LBCTL, PIN_DIR, TOP, lbctl, lbctl_json, run, wait_for
 
+OTHER = TOP / "build/tests/other/lbctl"
 NET_ADMIN, PERFMON, BPF = 12, 38, 39
 KEPT = 1 << BPF | 1 << NET_ADMIN | 1 << PERFMON
 
@@ -91,6 +93,74 @@ def test_device_of_ours_stays_known(hello):
     assert devices[0] == devices[1]
     filters = run("tc", "filter", "show", "dev", "uplink", "ingress").stdout
     assert filters.count("direct-action") == 1, filters
+
+
+def entry(device):
+    """What the packet path is told of it."""
+    number = json.loads(run("ip", "-j", "link", "show", device).stdout)[0]["ifindex"]
+    elements = json.loads(run("bpftool", "-j", "map", "dump", "pinned", f"{PIN_DIR}/devices").stdout)
+    return next(element["formatted"]["value"] for element in elements if element["formatted"]["key"] == number)
+
+
+def looks_again(device):
+    """Links change, until the watch has looked at all devices at least once."""
+    mtu = entry(device)["mtu"]
+    for smaller in (mtu - 100, mtu - 200):  # the second one is seen when the first look is over
+        run("ip", "link", "set", device, "mtu", smaller)
+        wait_for(lambda: entry(device)["mtu"] == smaller, 10, f"{device} with an MTU of {smaller}")
+
+
+def seen(device):
+    """What must not change of a device because a watch looks at it."""
+    known = entry(device)
+    config = json.loads(run("bpftool", "-j", "map", "dump", "pinned", f"{PIN_DIR}/config").stdout)[0]["formatted"]["value"]
+    filters = {hook: run("tc", "filter", "show", "dev", device, hook).stdout for hook in ("ingress", "egress")}
+    status = next(each for each in lbctl_json("status")["devices"] if each["device"] == device)
+    return known["flags"], known["mode"], config["uplink"], filters, status
+
+
+@pytest.fixture(name="jumbo")
+def fixture_jumbo(node):
+    """A device whose frames take more than a page, and so another program than the pinned one."""
+    run("ip", "link", "add", "jumbo0", "type", "veth", "peer", "name", "jumbo1")
+    for device in ("jumbo0", "jumbo1"):
+        run("ip", "link", "set", device, "mtu", "9000", "up")
+    lbctl("attach", "jumbo0")
+    yield "jumbo0"
+    lbctl("detach", "jumbo0")
+    run("ip", "link", "del", "jumbo0")
+
+
+def test_large_frames_stay_known(hello, jumbo):
+    before = seen(jumbo)
+    hello.watch()
+    watching(hello)
+    run("ip", "addr", "add", "10.88.0.1/24", "dev", jumbo)
+    looks_again(jumbo)
+    assert seen(jumbo) == before
+
+
+def test_half_an_upgrade_stays_known(hello):
+    """Pins are of this build, and what runs is of another one: whoever cannot tell leaves it as it is."""
+    pins = ("xdp", "tc_ingress", "tc_egress")
+    for pin in pins:
+        run("bpftool", "prog", "pin", "pinned", f"{PIN_DIR}/{pin}", f"{PIN_DIR}-{pin}")
+    run(OTHER, "attach", "uplink")
+    for pin in pins:
+        os.rename(f"{PIN_DIR}-{pin}", f"{PIN_DIR}/{pin}")
+    try:
+        before = seen("uplink")
+        running = hello.watch()
+        watching(hello)
+        looks_again("uplink")
+        hello.slice("10.0.0.5")
+        follows(hello, "10.0.0.5")
+        assert seen("uplink") == before
+        assert running.end() == 0 and not running.err
+    finally:
+        run("ip", "link", "set", "uplink", "mtu", "1500")
+        assert "another build" in lbctl("attach", "uplink").stderr
+    assert seen("uplink")[3]["ingress"].count("direct-action") == 1
 
 
 def test_exec_plugin_runs_with_nothing(hello):

@@ -7,6 +7,7 @@ import pytest
 import traffic
 import world
 from conftest import PORT, TRAFFIC, VIPS
+from test_direct import jumbo
 from world import LBCTL, TOP
 
 OTHER = TOP / "build/tests/other/lbctl"
@@ -21,11 +22,15 @@ def tags():
     return pinned, attached
 
 
-@pytest.mark.parametrize("where", ("neighbour", "bridge"))
+@pytest.mark.parametrize("where", ("neighbour", "bridge", "large frames"))
 def test_no_packet_is_lost(net, where):
-    """Datagrams and an open connection, forwarded by XDP or by tc, while programs are replaced forth and back."""
-    place = net.neighbour(1, "eth1") if where == "neighbour" else net.pod_on_bridge()
-    net.attach("eth0", *(["eth1"] if where == "neighbour" else []))
+    """Datagrams and an open connection, forwarded by XDP or by tc, while programs are replaced forth and back; also where the
+    program on the devices takes frames in several buffers, as the pinned one does not."""
+    place = net.pod_on_bridge() if where == "bridge" else net.neighbour(1, "eth1")
+    if where == "large frames":
+        jumbo("eth0", net.client)
+        jumbo("eth1", place.host)
+    net.attach("eth0", *([] if where == "bridge" else ["eth1"]))
     net.serve([place], 4, "udp")
     net.serve([place], 4, "tcp")
     ours = tags()

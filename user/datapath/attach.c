@@ -65,20 +65,21 @@ static struct xdp_program *multiprog_find(struct xdp_multiprog *multiprog, uint3
 
 /*
  * What is not ours may be a dispatcher that ours is in. Who has no CAP_SYS_ADMIN is not told the
- * name of what is attached, but the pins of a dispatcher are under its id.
+ * name of what is attached, but the pins of a dispatcher are under its id. What has none is ours, or
+ * somebody else's: that cannot be told then.
  */
 static int dispatcher_look(struct datapath *dp, uint32_t ifindex, struct xdp_state *state)
 {
 	bool named = !strcmp(state->name, DISPATCHER_NAME);
+	struct chain_member chain[CHAIN_MAX];
 	uint32_t ours;
 
 	if (!named && state->described)
 		return 0;
-	if (!named && !dispatcher_readable())
+	if (!named && (!dispatcher_readable() ||
+		       !dispatcher_chain(dp, ifindex, state->program_id, chain)))
 		return -EACCES;
 	ours = dispatcher_member(dp, ifindex, state->program_id);
-	if (!ours && !named)
-		return 0;
 	state->owner = ours ? XDP_OURS : XDP_DISPATCHER;
 	state->dispatcher = ours;
 	state->program_id = ours ? ours : state->program_id;
@@ -89,7 +90,7 @@ int xdp_look(struct datapath *dp, uint32_t ifindex, struct xdp_state *ret_state)
 {
 	LIBBPF_OPTS(bpf_xdp_query_opts, query);
 	struct xdp_state state = {};
-	int r;
+	int r, ours;
 
 	log_begin();
 	r = bpf_xdp_query(ifindex, 0, &query);
@@ -100,9 +101,10 @@ int xdp_look(struct datapath *dp, uint32_t ifindex, struct xdp_state *ret_state)
 			   query.skb_prog_id ? query.skb_prog_id :
 					       query.prog_id;
 	state.attached_id = state.program_id;
+	ours = state.program_id ? program_ours(dp, state.program_id) : 0;
 	if (!state.program_id) {
 		state.owner = XDP_NOBODY;
-	} else if (program_ours(dp, state.program_id)) {
+	} else if (ours > 0) {
 		state.owner = XDP_OURS;
 	} else {
 		struct chain_member program = {};
@@ -165,13 +167,42 @@ static int attach_dispatcher(struct datapath *dp, uint32_t ifindex, bool native,
 	return xdp_program__attach(program, ifindex, libxdp_mode(native), 0);
 }
 
-/* PIN_DIR/xdp alone: where nobody is, or in place of a copy of it. */
-static int attach_pinned(struct datapath *dp, uint32_t ifindex, bool native, uint32_t copy)
+/*
+ * Whether alone on a device it is not PIN_DIR/xdp, but the same program with another flag: pinned is
+ * what devices with frames of one page take, and they take no other on old kernels.
+ */
+static bool wants_frags(struct datapath *dp, uint32_t ifindex, bool native)
 {
-	_cleanup_(close_fd) int fd = program_open(dp, "xdp", NULL);
+	return native && device_is_jumbo(dp, ifindex) && kernel_takes_frags();
+}
+
+static int frags_load(struct datapath *dp, struct bpf_object **ret_object, struct error *err)
+{
+	_cleanup_(object_close) struct bpf_object *object = NULL;
+	int r = load_for_dispatcher(dp, true, &object, err);
+
+	if (!r)
+		r = bpf_object__load(object);
+	if (!r)
+		*ret_object = steal_pointer(&object);
+	return r;
+}
+
+/* PIN_DIR/xdp, or the same for large frames, alone: where nobody is, or in place of an old one. */
+static int attach_alone(struct datapath *dp, uint32_t ifindex, bool native, uint32_t copy,
+			struct error *err)
+{
+	_cleanup_(object_close) struct bpf_object *object = NULL;
+	_cleanup_(close_fd) int pinned = program_open(dp, "xdp", NULL);
 	_cleanup_(close_fd) int old = copy ? bpf_prog_get_fd_by_id(copy) : -1;
 	LIBBPF_OPTS(bpf_xdp_attach_opts, options, .old_prog_fd = old);
+	bool frags = wants_frags(dp, ifindex, native);
+	int r = frags ? frags_load(dp, &object, err) : 0, fd = pinned;
 
+	if (r)
+		return r;
+	if (frags)
+		fd = bpf_program__fd(bpf_object__find_program_by_name(object, "xlb"));
 	if (fd < 0)
 		return fd;
 	if (!copy)
@@ -189,12 +220,14 @@ static int attach_mode(struct datapath *dp, uint32_t ifindex, bool native, unsig
 	log_begin();
 	r = attach_dispatcher(dp, ifindex, native, priority, err);
 	if (r && r != -EBUSY && r != -EEXIST)
-		r = attach_pinned(dp, ifindex, native, 0);
+		r = attach_alone(dp, ifindex, native, 0, err);
 	if (r)
 		return r;
 	r = xdp_look(dp, ifindex, &state);
-	if (!r && state.owner == XDP_OURS && !state.dispatcher)
-		attach_pinned(dp, ifindex, native, state.program_id);
+	/* libxdp's copy does the same work; but that the pinned one runs, everybody can tell. */
+	if (!r && state.owner == XDP_OURS && !state.dispatcher &&
+	    !wants_frags(dp, ifindex, native))
+		attach_alone(dp, ifindex, native, state.program_id, err);
 	return r;
 }
 
@@ -455,7 +488,7 @@ int xdp_replace(struct datapath *dp, uint32_t ifindex, const struct xdp_state *s
 
 	log_begin();
 	if (!state->dispatcher) {
-		r = attach_pinned(dp, ifindex, state->native, old->id);
+		r = attach_alone(dp, ifindex, state->native, old->id, err);
 	} else {
 		if (fresh)
 			r = attach_dispatcher(dp, ifindex, state->native, old->priority, err);

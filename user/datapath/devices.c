@@ -240,8 +240,9 @@ void devices_tidy(struct datapath *dp)
 
 		if (device->backends || flags & XLB_DEVICE_XDP)
 			continue;
-		if (flags & XLB_DEVICE_TC)
-			tc_detach(dp, device->ifindex, flags & XLB_DEVICE_QDISC);
+		if (flags & XLB_DEVICE_TC &&
+		    !tc_detach(dp, device->ifindex, flags & XLB_DEVICE_QDISC))
+			continue;	/* who can tell takes it away */
 		device_forget(dp, device->ifindex);
 	}
 }
@@ -257,6 +258,7 @@ static int device_mend(struct datapath *dp, struct device *device, struct error 
 		device->entry.mtu = mtu;
 		r = device_save(dp, device, err);
 	}
+	/* Where it cannot be told, what was written down stays. */
 	if (!r && device->entry.flags & XLB_DEVICE_XDP && !xdp_look(dp, device->ifindex, &xdp) &&
 	    xdp.owner != XDP_OURS) {
 		device->entry.flags &= ~(XLB_DEVICE_XDP | XLB_DEVICE_REDIRECT);
@@ -304,7 +306,7 @@ void devices_disarm(struct datapath *dp)
 
 		if (flags & XLB_DEVICE_XDP || !(flags & XLB_DEVICE_TC))
 			continue;
-		tc_detach(dp, device->ifindex, flags & XLB_DEVICE_QDISC);
-		device_forget(dp, device->ifindex);
+		if (tc_detach(dp, device->ifindex, flags & XLB_DEVICE_QDISC))
+			device_forget(dp, device->ifindex);
 	}
 }

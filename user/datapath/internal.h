@@ -320,6 +320,8 @@ void *object_for_old_kernels(const void *object, size_t size);
 bool kernel_has_fib_mtu(void);
 bool kernel_has_buff_len(void);
 bool kernel_redirects_frags(void);
+/* Frames in several buffers, from the first to the last step of the walk. */
+bool kernel_takes_frags(void);
 /* Look-ups of another CPU's element, and timers, which are older. */
 bool kernel_has_mirror(void);
 
@@ -432,6 +434,7 @@ struct xdp_state {
 	char name[16];		/* of the one in the way */
 };
 
+/* -EACCES: whose it is cannot be told without CAP_SYS_ADMIN. */
 int xdp_look(struct datapath *dp, uint32_t ifindex, struct xdp_state *ret_state);
 /*
  * The pinned program (`fresh`: it is not in the dispatcher yet) in place of another one of ours, with
@@ -463,10 +466,12 @@ void dispatcher_withdraw(struct dispatcher_folder *folder);
 /* tc.c: our tc programs on a device. */
 int tc_attach(struct datapath *dp, uint32_t ifindex, bool egress, bool *ret_qdisc_made,
 	      struct error *err);
-void tc_detach(struct datapath *dp, uint32_t ifindex, bool qdisc_made);
+/* false: ours may be there still, because this process cannot tell which it is. */
+bool tc_detach(struct datapath *dp, uint32_t ifindex, bool qdisc_made);
 /* Whether a loaded program works on our maps. Of what is pinned elsewhere: see dispatcher.c. */
 bool program_fd_ours(const struct datapath *dp, int fd);
-bool program_ours(const struct datapath *dp, uint32_t program_id);
+/* 1 or 0; -EACCES: it is not pinned, and who has no CAP_SYS_ADMIN is told no more. */
+int program_ours(const struct datapath *dp, uint32_t program_id);
 /* A pinned program of ours, by the name of its pin; the caller closes. */
 int program_open(const struct datapath *dp, const char *pin, struct error *err);
 

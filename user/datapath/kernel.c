@@ -47,6 +47,11 @@ bool kernel_redirects_frags(void)
 	return has;
 }
 
+bool kernel_takes_frags(void)
+{
+	return kernel_has_buff_len() && kernel_redirects_frags();
+}
+
 /* Whether programs may be tried at all: if not, everything would seem to be missing. */
 static bool may_try(void)
 {

@@ -273,7 +273,7 @@ int load_for_dispatcher(struct datapath *dp, bool jumbo, struct bpf_object **ret
 	if (r)
 		return load_failed(r, err);
 	/* Else drivers refuse larger MTUs, and there is generic mode, which has one buffer always. */
-	if (jumbo && skeleton->rodata->has_buff_len && kernel_redirects_frags())
+	if (jumbo && kernel_takes_frags())
 		bpf_program__set_flags(skeleton->progs.xlb,
 				       bpf_program__flags(skeleton->progs.xlb) |
 					       BPF_F_XDP_HAS_FRAGS);

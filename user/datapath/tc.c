@@ -58,12 +58,16 @@ static bool program_pinned(const struct datapath *dp, uint32_t program_id)
 	return false;
 }
 
-bool program_ours(const struct datapath *dp, uint32_t program_id)
+/*
+ * One that is not pinned may be ours all the same: with other flags, for a device with large frames, or
+ * of the build before, where an upgrade was not finished.
+ */
+int program_ours(const struct datapath *dp, uint32_t program_id)
 {
 	_cleanup_(close_fd) int fd = bpf_prog_get_fd_by_id(program_id);
 
 	if (fd < 0 && errno == EPERM)
-		return program_pinned(dp, program_id);
+		return program_pinned(dp, program_id) ? 1 : -EACCES;
 	return fd >= 0 && program_fd_ours(dp, fd);
 }
 
@@ -78,26 +82,35 @@ int program_open(const struct datapath *dp, const char *pin, struct error *err)
 	return fd >= 0 ? fd : error_set(err, errno, "%s: %s", path, strerror(errno));
 }
 
-/* Finds our filter on a hook, or a handle for it; *ret_program is 0 where there is none yet. */
+/*
+ * Finds our filter on a hook, or a handle for it; *ret_program is 0 where there is none yet. -EACCES: one
+ * is written down, and which of those that are there it is cannot be told.
+ */
 static int filter_place(struct datapath *dp, struct bpf_tc_hook *hook, uint32_t *ret_handle,
 			uint32_t *ret_program)
 {
+	const struct device *device = device_find(dp, hook->ifindex);
+	bool expected = device && device->entry.flags & XLB_DEVICE_TC, untold = false;
 	uint32_t free_handle = 0;
 
 	for (uint32_t handle = TC_HANDLE; handle < TC_HANDLE + TC_HANDLES; handle++) {
 		LIBBPF_OPTS(bpf_tc_opts, query, .handle = handle, .priority = TC_PRIORITY);
 		int r = bpf_tc_query(hook, &query);
+		int ours = r ? 0 : program_ours(dp, query.prog_id);
 
-		if (!r && program_ours(dp, query.prog_id)) {
+		if (ours > 0) {
 			*ret_handle = handle;
 			*ret_program = query.prog_id;
 			return 0;
 		}
+		untold |= ours < 0;
 		if (r == -ENODEV)
 			return r;
 		if (r && !free_handle)
 			free_handle = handle;
 	}
+	if (expected && untold)
+		return -EACCES;
 	*ret_handle = free_handle;
 	*ret_program = 0;
 	return free_handle ? 0 : -EBUSY;
@@ -114,6 +127,8 @@ static int filter_attach(struct datapath *dp, struct bpf_tc_hook *hook, const ch
 	if (fd < 0)
 		return fd;
 	r = filter_place(dp, hook, &handle, &program);
+	if (r == -EACCES)
+		return 0;
 	if (!r && program != program_id_of(fd)) {
 		options.handle = handle;
 		options.flags = program ? BPF_TC_F_REPLACE : 0;
@@ -150,27 +165,30 @@ int tc_attach(struct datapath *dp, uint32_t ifindex, bool egress, bool *ret_qdis
 	return 0;
 }
 
-static void filter_detach(struct datapath *dp, struct bpf_tc_hook *hook)
+/* Whether ours is not there any more. */
+static bool filter_detach(struct datapath *dp, struct bpf_tc_hook *hook)
 {
 	LIBBPF_OPTS(bpf_tc_opts, options, .priority = TC_PRIORITY);
 	uint32_t program;
+	int r = filter_place(dp, hook, &options.handle, &program);
 
-	if (filter_place(dp, hook, &options.handle, &program) || !program)
-		return;
-	bpf_tc_detach(hook, &options);
+	if (!r && program)
+		bpf_tc_detach(hook, &options);
+	return r != -EACCES;
 }
 
-void tc_detach(struct datapath *dp, uint32_t ifindex, bool qdisc_made)
+bool tc_detach(struct datapath *dp, uint32_t ifindex, bool qdisc_made)
 {
 	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = ifindex, .attach_point = BPF_TC_INGRESS);
-	bool any;
+	bool gone, any;
 
 	log_begin();
-	filter_detach(dp, &hook);
+	gone = filter_detach(dp, &hook);
 	hook.attach_point = BPF_TC_EGRESS;
-	filter_detach(dp, &hook);
-	if (!qdisc_made || netlink_filters_any(dp, ifindex, &any) || any)
-		return;
+	gone &= filter_detach(dp, &hook);
+	if (!gone || !qdisc_made || netlink_filters_any(dp, ifindex, &any) || any)
+		return gone;
 	hook.attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS;
 	bpf_tc_hook_destroy(&hook);
+	return true;
 }
