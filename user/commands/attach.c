@@ -226,7 +226,7 @@ static int open_or_create(const struct command_line *line, const struct datapath
 {
 	struct datapath *dp = NULL;
 	struct error err;
-	bool created = false;
+	bool created = false, mounted = datapath_can_pin(line->pin_dir);
 
 	/*
 	 * What else may be wrong with it, the creation says too. It also takes the lock for a
@@ -238,6 +238,9 @@ static int open_or_create(const struct command_line *line, const struct datapath
 	datapath_close(dp);
 	if (datapath_create(line->pin_dir, sizes, &dp, &err) < 0)
 		return fail("%s", err.text);
+	if (!mounted)
+		complain("a BPF file system was mounted on /sys/fs/bpf: what is pinned there is as "
+			 "lasting as this mount namespace (with `ip netns exec`: as this command)");
 	*ret_dp = dp;
 	*ret_created = created;
 	return STATUS_OK;

@@ -374,12 +374,20 @@ static json_t *status_json(const struct status *status)
 /* Nothing pinned is an answer, not an error: scripts ask to find out. */
 static int print_nothing(const struct command_line *line)
 {
+	_cleanup_(status_free) struct status status = {};
+
+	if (datapath_absent_warnings(line->pin_dir, &status.warnings, &status.n_warnings) < 0)
+		return fail("out of memory");
 	if (line->json)
-		return print_json(json_pack("{s:s, s:i, s:b, s:s, s:[]}", "version", XLB_VERSION,
-					    "abi", XLB_ABI_VERSION, "attached", 0, "pin_dir",
-					    line->pin_dir, "devices"));
-	printf("%-10s %s (ABI %d)\n%-10s %s\n\nnothing is attached; 'lbctl attach DEV' begins\n",
-	       "lbctl", XLB_VERSION, XLB_ABI_VERSION, "pins", line->pin_dir);
+		return print_json(json_pack("{s:s, s:i, s:b, s:s, s:[], s:o}", "version",
+					    XLB_VERSION, "abi", XLB_ABI_VERSION, "attached", 0,
+					    "pin_dir", line->pin_dir, "devices", "warnings",
+					    warnings_json(&status)));
+	printf("%-10s %s (ABI %d)\n%-10s %s\n\n", "lbctl", XLB_VERSION, XLB_ABI_VERSION, "pins",
+	       line->pin_dir);
+	puts(status.n_warnings ? "nothing is pinned there" :
+				 "nothing is attached; 'lbctl attach DEV' begins");
+	print_warnings(&status);
 	return STATUS_OK;
 }
 

@@ -1,271 +1,69 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Our XDP program on devices.
- *
- * Through libxdp's dispatcher where the kernel allows that, so that other programs can stay; else
- * PIN_DIR/xdp itself, alone. Never in place of a program that is not ours. tc comes before XDP and
- * goes after it: the XDP program leaves notes that tc has to read.
+ * Attaching and detaching: which devices may be, what was there before, and what is written down of
+ * it. tc comes before XDP and goes after it: the XDP program leaves notes that tc has to read.
  */
 #include <errno.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <string.h>
 
-#include <bpf/bpf.h>
-#include <bpf/libbpf.h>
-#include <linux/if_link.h>
-#include <xdp/libxdp.h>
-
 #include "datapath/internal.h"
 
 #define NOTE_BYTES 256
 #define LOOPBACK 1
-#define JUMBO_MTU 2048	/* longer packets may take more than one page */
-#define DISPATCHER_NAME "xdp_dispatcher"
 
-static void multiprog_close(struct xdp_multiprog **multiprog)
+/* Whom we are not alone with, if it is a dispatcher that is there already. */
+static bool is_beside(const struct xdp_state *before)
 {
-	if (!libxdp_get_error(*multiprog))
-		xdp_multiprog__close(*multiprog);
+	return before->owner == XDP_DISPATCHER;
 }
 
-static void object_close(struct bpf_object **object)
+/* libxdp says no more than "busy" when its dispatcher cannot take us. */
+static int attach_failed(const char *device, const struct xdp_state *before, int r,
+			 struct error *err)
 {
-	bpf_object__close(*object);
+	const char *words = xdp_last_words();
+
+	if (is_beside(before) && (r == -EBUSY || r == -EOPNOTSUPP))
+		return error_set(
+			err, -r,
+			"%s: libxdp's dispatcher is attached and does not take another program on this kernel; detach what is there (xdp-loader unload %s --all)",
+			device, device);
+	return error_set(err, -r, "%s: cannot attach%s: %s%s%s%s", device,
+			 is_beside(before) ? " beside what is in libxdp's dispatcher" : "",
+			 strerror(-r), *words ? " (" : "", words, *words ? ")" : "");
 }
 
-static void program_close(struct xdp_program **program)
+/* A driver's own fault, after which generic mode may do; not what stands in the way there, too. */
+static bool is_drivers(int r)
 {
-	if (!libxdp_get_error(*program))
-		xdp_program__close(*program);
-}
-
-static uint32_t flags_of(bool native)
-{
-	return native ? XDP_FLAGS_DRV_MODE : XDP_FLAGS_SKB_MODE;
-}
-
-static enum xdp_attach_mode libxdp_mode(bool native)
-{
-	return native ? XDP_MODE_NATIVE : XDP_MODE_SKB;
-}
-
-/* ---- looking ---- */
-
-/* A program among a dispatcher's; NULL: it is not there. It belongs to multiprog. */
-static struct xdp_program *multiprog_find(struct xdp_multiprog *multiprog, uint32_t id)
-{
-	struct xdp_program *program = NULL;
-
-	while ((program = xdp_multiprog__next_prog(program, multiprog)))
-		if (xdp_program__id(program) == id)
-			return program;
-	return NULL;
-}
-
-/*
- * What is not ours may be a dispatcher that ours is in. Who has no CAP_SYS_ADMIN is not told the
- * name of what is attached, but the pins of a dispatcher are under its id. What has none is ours, or
- * somebody else's: that cannot be told then.
- */
-static int dispatcher_look(struct datapath *dp, uint32_t ifindex, struct xdp_state *state)
-{
-	bool named = !strcmp(state->name, DISPATCHER_NAME);
-	struct chain_member chain[CHAIN_MAX];
-	uint32_t ours;
-
-	if (!named && state->described)
-		return 0;
-	if (!named && (!dispatcher_readable() ||
-		       !dispatcher_chain(dp, ifindex, state->program_id, chain)))
-		return -EACCES;
-	ours = dispatcher_member(dp, ifindex, state->program_id);
-	state->owner = ours ? XDP_OURS : XDP_DISPATCHER;
-	state->dispatcher = ours;
-	state->program_id = ours ? ours : state->program_id;
-	return 0;
-}
-
-int xdp_look(struct datapath *dp, uint32_t ifindex, struct xdp_state *ret_state)
-{
-	LIBBPF_OPTS(bpf_xdp_query_opts, query);
-	struct xdp_state state = {};
-	int r, ours;
-
-	log_begin();
-	r = bpf_xdp_query(ifindex, 0, &query);
-	if (r)
-		return r;
-	state.native = query.drv_prog_id;
-	state.program_id = query.drv_prog_id ? query.drv_prog_id :
-			   query.skb_prog_id ? query.skb_prog_id :
-					       query.prog_id;
-	state.attached_id = state.program_id;
-	ours = state.program_id ? program_ours(dp, state.program_id) : 0;
-	if (!state.program_id) {
-		state.owner = XDP_NOBODY;
-	} else if (ours > 0) {
-		state.owner = XDP_OURS;
-	} else {
-		struct chain_member program = {};
-
-		state.described = program_describe(dp, state.program_id, &program);
-		memcpy(state.name, program.name, sizeof(state.name));
-		state.owner = XDP_FOREIGN;
-	}
-	if (state.owner == XDP_FOREIGN) {
-		r = dispatcher_look(dp, ifindex, &state);
-		if (r)
-			return r;
-	}
-	*ret_state = state;
-	return 0;
-}
-
-/* libxdp pins programs by device, and with ours the maps, also when the device is no more. */
-void xdp_forget(uint32_t ifindex)
-{
-	log_begin();
-	libxdp_clean_references(ifindex);
-}
-
-/* ---- attaching ---- */
-
-/*
- * Whether frames of the device may take more than one page, which drivers then give to programs
- * that know of it only. To others they would not hand larger packets that the kernel put together
- * (GSO), which XDP cannot forward.
- */
-static bool device_is_jumbo(struct datapath *dp, uint32_t ifindex)
-{
-	return netlink_link(dp, ifindex).mtu > JUMBO_MTU;
-}
-
-/*
- * Through libxdp. Where the kernel refuses its dispatcher, libxdp attaches the program alone, and
- * says nothing of it.
- */
-static int attach_dispatcher(struct datapath *dp, uint32_t ifindex, bool native,
-			     unsigned int priority, struct error *err)
-{
-	_cleanup_(object_close) struct bpf_object *object = NULL;
-	_cleanup_(program_close) struct xdp_program *program = NULL;
-	_cleanup_(dispatcher_withdraw) struct dispatcher_folder folder = {};
-	DECLARE_LIBXDP_OPTS(xdp_program_opts, options, .prog_name = "xlb");
-	int r = load_for_dispatcher(dp, device_is_jumbo(dp, ifindex), &object, err);
-
-	if (r)
-		return r;
-	options.obj = object;
-	program = xdp_program__create(&options);
-	r = libxdp_get_error(program);
-	if (r)
-		return error_set(err, -r, "libxdp: %s", strerror(-r));
-	if (priority)
-		xdp_program__set_run_prio(program, priority);
-	dispatcher_offer(&folder);
-	return xdp_program__attach(program, ifindex, libxdp_mode(native), 0);
-}
-
-/*
- * Whether alone on a device it is not PIN_DIR/xdp, but the same program with another flag: pinned is
- * what devices with frames of one page take, and they take no other on old kernels.
- */
-static bool wants_frags(struct datapath *dp, uint32_t ifindex, bool native)
-{
-	return native && device_is_jumbo(dp, ifindex) && kernel_takes_frags();
-}
-
-static int frags_load(struct datapath *dp, struct bpf_object **ret_object, struct error *err)
-{
-	_cleanup_(object_close) struct bpf_object *object = NULL;
-	int r = load_for_dispatcher(dp, true, &object, err);
-
-	if (!r)
-		r = bpf_object__load(object);
-	if (!r)
-		*ret_object = steal_pointer(&object);
-	return r;
-}
-
-/* PIN_DIR/xdp, or the same for large frames, alone: where nobody is, or in place of an old one. */
-static int attach_alone(struct datapath *dp, uint32_t ifindex, bool native, uint32_t copy,
-			struct error *err)
-{
-	_cleanup_(object_close) struct bpf_object *object = NULL;
-	_cleanup_(close_fd) int pinned = program_open(dp, "xdp", NULL);
-	_cleanup_(close_fd) int old = copy ? bpf_prog_get_fd_by_id(copy) : -1;
-	LIBBPF_OPTS(bpf_xdp_attach_opts, options, .old_prog_fd = old);
-	bool frags = wants_frags(dp, ifindex, native);
-	int r = frags ? frags_load(dp, &object, err) : 0, fd = pinned;
-
-	if (r)
-		return r;
-	if (frags)
-		fd = bpf_program__fd(bpf_object__find_program_by_name(object, "xlb"));
-	if (fd < 0)
-		return fd;
-	if (!copy)
-		return bpf_xdp_attach(ifindex, fd, flags_of(native) | XDP_FLAGS_UPDATE_IF_NOEXIST,
-				      NULL);
-	return bpf_xdp_attach(ifindex, fd, flags_of(native) | XDP_FLAGS_REPLACE, &options);
-}
-
-static int attach_mode(struct datapath *dp, uint32_t ifindex, bool native, unsigned int priority,
-		       struct error *err)
-{
-	struct xdp_state state = {};
-	int r;
-
-	log_begin();
-	r = attach_dispatcher(dp, ifindex, native, priority, err);
-	if (r && r != -EBUSY && r != -EEXIST)
-		r = attach_alone(dp, ifindex, native, 0, err);
-	if (r)
-		return r;
-	r = xdp_look(dp, ifindex, &state);
-	/* libxdp's copy does the same work; but that the pinned one runs, everybody can tell. */
-	if (!r && state.owner == XDP_OURS && !state.dispatcher &&
-	    !wants_frags(dp, ifindex, native))
-		attach_alone(dp, ifindex, native, state.program_id, err);
-	return r;
-}
-
-/* The last line that libbpf, libxdp or the kernel said. */
-static const char *last_words(void)
-{
-	const char *tail = log_tail(200), *line = strrchr(tail, '\n');
-
-	return line ? line + 1 : tail;
-}
-
-static int attach_failed(const char *device, int r, struct error *err)
-{
-	const char *words = last_words();
-
-	return error_set(err, -r, "%s: cannot attach: %s%s%s%s", device, strerror(-r),
-			 *words ? " (" : "", words, *words ? ")" : "");
+	return r != -EBUSY && r != -EEXIST && r != -ENODEV && r != -EPERM;
 }
 
 static int attach_xdp(struct datapath *dp, uint32_t ifindex, const char *device,
-		      enum attach_mode mode, unsigned int priority, char *note, struct error *err)
+		      const struct xdp_state *before, enum attach_mode mode, unsigned int priority,
+		      char *note, struct error *err)
 {
+	bool beside = is_beside(before);
+	/* A dispatcher stays in the mode that it is in. */
+	bool native = beside ? before->native : mode != ATTACH_GENERIC;
+	int r = xdp_put(dp, ifindex, native, priority, !beside, err);
 	char why[128];
-	int r;
 
-	if (mode == ATTACH_GENERIC) {
-		r = attach_mode(dp, ifindex, false, priority, err);
-		return r ? attach_failed(device, r, err) : 0;
-	}
-	r = attach_mode(dp, ifindex, true, priority, err);
+	if (!r && mode == ATTACH_AUTO && !native)
+		snprintf(
+			note, NOTE_BYTES,
+			"%s: libxdp's dispatcher is there in generic mode, and xlb in it; that is slower",
+			device);
 	if (!r)
 		return 0;
-	if (mode == ATTACH_NATIVE || r == -EBUSY || r == -EEXIST || r == -ENODEV || r == -EPERM)
-		return attach_failed(device, r, err);
+	if (beside || mode != ATTACH_AUTO || !is_drivers(r))
+		return attach_failed(device, before, r, err);
 	snprintf(why, sizeof(why), "%s", strerror(-r));
-	r = attach_mode(dp, ifindex, false, priority, err);
+	r = xdp_put(dp, ifindex, false, priority, true, err);
 	if (r)
-		return attach_failed(device, r, err);
+		return attach_failed(device, before, r, err);
 	snprintf(note, NOTE_BYTES,
 		 "%s: its driver does not take XDP (%s); attached in generic mode, which is slower",
 		 device, why);
@@ -274,10 +72,29 @@ static int attach_xdp(struct datapath *dp, uint32_t ifindex, const char *device,
 
 static int in_the_way(const char *device, const struct xdp_state *state, struct error *err)
 {
+	char pin_dir[PATH_MAX], text[256];
+
+	if (!other_xlb_is(state->program_id, pin_dir)) {
+		program_tell(state->program_id, text, sizeof(text));
+		return error_set(
+			err, EBUSY,
+			"%s: another XDP program is attached (%s); detach it, or load it through libxdp's dispatcher (xdp-loader load %s ...), which lets several programs share a device",
+			device, text, device);
+	}
+	if (*pin_dir)
+		return error_set(
+			err, EBUSY,
+			"%s: another xlb is attached (id %u), pinned in %.512s; `lbctl detach` with that --pin-dir takes it away",
+			device, state->program_id, pin_dir);
 	return error_set(
 		err, EBUSY,
-		"%s: another XDP program is attached (id %u, %s); detach it, or load it through libxdp's dispatcher (xdp-loader load %s ...), which lets several programs share a device",
-		device, state->program_id, *state->name ? state->name : "without a name", device);
+		"%s: an xlb is attached (id %u) whose pins are gone, or in another mount namespace; `lbctl detach %s` takes it away, and then you can attach",
+		device, state->program_id, device);
+}
+
+static const char *mode_name(bool native)
+{
+	return native ? "native" : "generic";
 }
 
 /* What is attached already, and need not be again; else a reason not to. */
@@ -286,11 +103,16 @@ static int attach_check(const char *device, const struct xdp_state *state, enum 
 {
 	if (state->owner == XDP_FOREIGN)
 		return in_the_way(device, state, err);
-	if (state->owner != XDP_OURS || mode == ATTACH_AUTO ||
+	if (state->owner == XDP_NOBODY || mode == ATTACH_AUTO ||
 	    state->native == (mode == ATTACH_NATIVE))
 		return 0;
+	if (is_beside(state))
+		return error_set(
+			err, EEXIST,
+			"%s: libxdp's dispatcher is attached in %s mode, and so xlb can be: --mode %s, or auto",
+			device, mode_name(state->native), mode_name(state->native));
 	return error_set(err, EEXIST, "%s: attached already, in %s mode; `lbctl detach %s` first",
-			 device, state->native ? "native" : "generic", device);
+			 device, mode_name(state->native), device);
 }
 
 static void name_of(uint32_t ifindex, char name[IF_NAMESIZE])
@@ -385,18 +207,6 @@ static int tc_withdraw(struct datapath *dp, uint32_t ifindex, struct error *err)
 	return r;
 }
 
-/* libxdp says no more than "busy" when its dispatcher has no place for us. */
-static int attach_explain(const char *device, const struct xdp_state *state, int r,
-			  struct error *err)
-{
-	if (state->owner != XDP_DISPATCHER)
-		return r;
-	return error_set(
-		err, -r,
-		"%s: libxdp's dispatcher is attached and does not take another program on this kernel; detach what is there (xdp-loader unload %s --all)",
-		device, device);
-}
-
 static int attach_all(struct datapath *dp, uint32_t ifindex, const char *device,
 		      enum attach_mode mode, unsigned int priority, char *note, struct error *err)
 {
@@ -413,10 +223,10 @@ static int attach_all(struct datapath *dp, uint32_t ifindex, const char *device,
 	if (r)
 		return r;
 	if (state.owner != XDP_OURS)
-		r = attach_xdp(dp, ifindex, device, mode, priority, note, err);
+		r = attach_xdp(dp, ifindex, device, &state, mode, priority, note, err);
 	if (r) {
 		tc_withdraw(dp, ifindex, NULL);
-		return attach_explain(device, &state, r, err);
+		return r;
 	}
 	r = xdp_look(dp, ifindex, &state);
 	if (r)
@@ -452,54 +262,6 @@ int datapath_attach(struct datapath *dp, const char *device, enum attach_mode mo
 
 /* ---- detaching ---- */
 
-/* Takes a program out of a dispatcher; the others stay. */
-static int detach_member(uint32_t ifindex, uint32_t id)
-{
-	_cleanup_(multiprog_close) struct xdp_multiprog *multiprog = NULL;
-	_cleanup_(dispatcher_withdraw) struct dispatcher_folder folder = {};
-	struct xdp_program *program;
-
-	multiprog = xdp_multiprog__get_from_ifindex(ifindex);
-	if (libxdp_get_error(multiprog))
-		return libxdp_get_error(multiprog);
-	program = multiprog_find(multiprog, id);
-	if (!program)
-		return -ENOENT;
-	dispatcher_offer(&folder);
-	return xdp_program__detach(program, ifindex, xdp_multiprog__attach_mode(multiprog), 0);
-}
-
-static int detach_xdp(uint32_t ifindex, const struct xdp_state *state)
-{
-	_cleanup_(close_fd) int old = -1;
-	LIBBPF_OPTS(bpf_xdp_attach_opts, options);
-
-	if (state->dispatcher)
-		return detach_member(ifindex, state->program_id);
-	old = bpf_prog_get_fd_by_id(state->program_id);
-	options.old_prog_fd = old;
-	return bpf_xdp_detach(ifindex, flags_of(state->native) | XDP_FLAGS_REPLACE, &options);
-}
-
-int xdp_replace(struct datapath *dp, uint32_t ifindex, const struct xdp_state *state,
-		const struct chain_member *old, bool fresh, struct error *err)
-{
-	int r = 0;
-
-	log_begin();
-	if (!state->dispatcher) {
-		r = attach_alone(dp, ifindex, state->native, old->id, err);
-	} else {
-		if (fresh)
-			r = attach_dispatcher(dp, ifindex, state->native, old->priority, err);
-		if (!r)
-			r = detach_member(ifindex, old->id);
-	}
-	return r ? error_set(err, -r, "device %u: cannot replace program %u: %s (%s)", ifindex,
-			     old->id, strerror(-r), last_words()) :
-		   0;
-}
-
 int datapath_detach(struct datapath *dp, const char *device, struct error *err)
 {
 	struct xdp_state state;
@@ -519,7 +281,7 @@ int datapath_detach(struct datapath *dp, const char *device, struct error *err)
 	if (state.owner != XDP_OURS)
 		return error_set(err, ENOENT, "%s: xlb is not attached there", device);
 	write_begin(dp);
-	r = detach_xdp(ifindex, &state);
+	r = xdp_take(ifindex, &state);
 	snprintf(what, sizeof(what), "%s: cannot detach", device);
 	if (r)
 		r = error_denied(err, -r, what);

@@ -146,6 +146,28 @@ static int parent_of(const char *path, char parent[PATH_MAX], struct error *err)
 	return 0;
 }
 
+/* Trailing slashes would end up in the middle of "-new". */
+static int pin_dir_normal(const char *pin_dir, char normal[PATH_MAX], struct error *err)
+{
+	size_t length = strlen(pin_dir);
+
+	while (length > 1 && pin_dir[length - 1] == '/')
+		length--;
+	if (length >= PATH_MAX - 32)
+		return error_set(err, ENAMETOOLONG, "%.64s...: path too long", pin_dir);
+	memcpy(normal, pin_dir, length);
+	normal[length] = '\0';
+	return 0;
+}
+
+bool datapath_can_pin(const char *pin_dir)
+{
+	char normal[PATH_MAX], parent[PATH_MAX];
+
+	return !pin_dir_normal(pin_dir, normal, NULL) && !parent_of(normal, parent, NULL) &&
+	       is_bpffs(parent);
+}
+
 /* One maker at a time: whoever comes later finds the directory made. */
 static int parent_lock(const char *parent, int *ret_fd, struct error *err)
 {
@@ -206,20 +228,6 @@ static int pin_dir_ensure(const char *pin_dir, const struct datapath_sizes *size
 		return r;
 	snprintf(path, sizeof(path), "%s/config", pin_dir);
 	return access(path, F_OK) ? pin_dir_make(pin_dir, &config, err) : 0;
-}
-
-/* Trailing slashes would end up in the middle of "-new". */
-static int pin_dir_normal(const char *pin_dir, char normal[PATH_MAX], struct error *err)
-{
-	size_t length = strlen(pin_dir);
-
-	while (length > 1 && pin_dir[length - 1] == '/')
-		length--;
-	if (length >= PATH_MAX - 32)
-		return error_set(err, ENAMETOOLONG, "%.64s...: path too long", pin_dir);
-	memcpy(normal, pin_dir, length);
-	normal[length] = '\0';
-	return 0;
 }
 
 int datapath_create(const char *pin_dir, const struct datapath_sizes *sizes,

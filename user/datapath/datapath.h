@@ -149,6 +149,32 @@ int datapath_attach(struct datapath *dp, const char *device, enum attach_mode mo
 int datapath_upgrade(struct datapath *dp, bool *ret_changed, struct error *err);
 /* Takes our programs off the device. -ENOENT: not attached by us. */
 int datapath_detach(struct datapath *dp, const char *device, struct error *err);
+
+/*
+ * An xlb that is on a device, but not from this pin directory. pin_dir: from which; "": it has none that
+ * this process sees, because its pins were removed or are in another mount namespace.
+ */
+struct other_xlb {
+	char device[16];
+	uint32_t ifindex;
+	uint32_t program_id;
+	uint32_t map_id;	/* of its map `backends`, by which its programs are known */
+	char pin_dir[PATH_MAX];
+};
+/*
+ * All of them; dp may be NULL. Without CAP_SYS_ADMIN nobody can tell, and there are none. The caller
+ * frees.
+ */
+int datapath_others(const struct datapath *dp, struct other_xlb **ret_others, size_t *ret_n,
+		    struct error *err);
+/*
+ * Takes one without pins off its device: XDP and tc, and with the last device the tc programs of all
+ * others.
+ */
+int datapath_detach_orphan(const struct other_xlb *other, struct error *err);
+/* Whether things can be pinned there: the directory above is on a BPF file system. */
+bool datapath_can_pin(const char *pin_dir);
+
 /* Devices that we are on; *ret_devices is the caller's to free(). */
 int datapath_devices(struct datapath *dp, struct device_status **ret_devices, size_t *ret_n,
 		     struct error *err);
@@ -191,5 +217,7 @@ size_t datapath_kernel_lacks(struct datapath *dp, struct kernel_lack ret_lacks[K
  * frees the array and its strings.
  */
 int datapath_warnings(struct datapath *dp, char ***ret_lines, size_t *ret_n);
+/* The same where nothing is pinned. */
+int datapath_absent_warnings(const char *pin_dir, char ***ret_lines, size_t *ret_n);
 
 #endif

@@ -416,7 +416,7 @@ size_t devices_attached(const struct datapath *dp);
 /* Takes our tc programs off all devices that are only watched. */
 void devices_disarm(struct datapath *dp);
 
-/* attach.c: whose XDP program is on a device. */
+/* xdp.c: whose XDP program is on a device. */
 enum xdp_owner {
 	XDP_NOBODY,
 	XDP_OURS,
@@ -437,6 +437,16 @@ struct xdp_state {
 /* -EACCES: whose it is cannot be told without CAP_SYS_ADMIN. */
 int xdp_look(struct datapath *dp, uint32_t ifindex, struct xdp_state *ret_state);
 /*
+ * Puts ours where nobody is, or into a dispatcher; `alone`: without one where that does not work. The
+ * caller says what went wrong.
+ */
+int xdp_put(struct datapath *dp, uint32_t ifindex, bool native, unsigned int priority, bool alone,
+	    struct error *err);
+/* Takes ours away, as it was seen. */
+int xdp_take(uint32_t ifindex, const struct xdp_state *state);
+/* The last line that libbpf, libxdp or the kernel said. */
+const char *xdp_last_words(void);
+/*
  * The pinned program (`fresh`: it is not in the dispatcher yet) in place of another one of ours, with
  * no packet between them.
  */
@@ -444,6 +454,14 @@ int xdp_replace(struct datapath *dp, uint32_t ifindex, const struct xdp_state *s
 		const struct chain_member *old, bool fresh, struct error *err);
 /* The device is gone: lets go of what libxdp keeps of it. */
 void xdp_forget(uint32_t ifindex);
+
+/*
+ * others.c: whether a program that is not ours is an xlb's all the same. *ret_pin_dir: where that is
+ * pinned; "": nowhere that this process sees.
+ */
+bool other_xlb_is(uint32_t program, char ret_pin_dir[PATH_MAX]);
+/* "id 12, name, loaded by root, held by python3 (process 34)" */
+void program_tell(uint32_t program, char *text, size_t size);
 
 /* dispatcher.c: the id of our program among those of a dispatcher; 0: it is not there. */
 uint32_t dispatcher_member(const struct datapath *dp, uint32_t ifindex, uint32_t dispatcher_id);

@@ -206,25 +206,59 @@ static void warn_ports(struct datapath *dp, struct lines *lines)
 	fclose(file);
 }
 
+static void warn_orphans(const struct datapath *dp, struct lines *lines)
+{
+	_cleanup_(free_pointer) struct other_xlb *others = NULL;
+	size_t n;
+
+	if (datapath_others(dp, &others, &n, NULL)) {
+		lines->failed = true;
+		return;
+	}
+	for (size_t i = 0; i < n; i++)
+		if (!*others[i].pin_dir)
+			warn(lines,
+			     "%s: an xlb is attached (id %u) whose pins are gone, or in another mount namespace: `lbctl detach %s` takes it away",
+			     others[i].device, others[i].program_id, others[i].device);
+}
+
+static int lines_give(struct lines *lines, char ***ret_lines, size_t *ret_n)
+{
+	if (lines->failed) {
+		for (size_t i = 0; i < lines->n; i++)
+			free(lines->line[i]);
+		free(lines->line);
+		return -ENOMEM;
+	}
+	*ret_lines = lines->line;
+	*ret_n = lines->n;
+	return 0;
+}
+
+int datapath_absent_warnings(const char *pin_dir, char ***ret_lines, size_t *ret_n)
+{
+	struct lines lines = {};
+
+	if (!datapath_can_pin(pin_dir))
+		warn(&lines,
+		     "%s: no BPF file system is mounted there: what was pinned, if anything, is out of sight",
+		     pin_dir);
+	warn_orphans(NULL, &lines);
+	return lines_give(&lines, ret_lines, ret_n);
+}
+
 int datapath_warnings(struct datapath *dp, char ***ret_lines, size_t *ret_n)
 {
 	struct datapath_info info;
 	struct lines lines = {};
 
 	warn_devices(dp, &lines);
+	warn_orphans(dp, &lines);
 	warn_paths(dp, &lines);
 	warn_crossed(dp, &lines);
 	warn_maps(dp, &lines);
 	warn_ports(dp, &lines);
 	if (!datapath_info(dp, &info, NULL) && !info.iterator)
 		warn(&lines, "%s/counters is not there: %s", dp->pin_dir, info.iterator_missing);
-	if (lines.failed) {
-		for (size_t i = 0; i < lines.n; i++)
-			free(lines.line[i]);
-		free(lines.line);
-		return -ENOMEM;
-	}
-	*ret_lines = lines.line;
-	*ret_n = lines.n;
-	return 0;
+	return lines_give(&lines, ret_lines, ret_n);
 }
