@@ -351,6 +351,21 @@ def test_api_for_endpoints_goes_away(hello):
     follows(hello, "10.0.0.4")
 
 
+def test_api_for_endpoints_is_announced_and_missing(hello):
+    """Discovery names an API that answers 404: said once, asked at growing intervals, and its end said, too."""
+    asked = []
+    hello.server.next(SLICES, *[Answer(404, then=lambda: asked.append(time.monotonic())) for _ in range(3)])
+    running = hello.watch()
+    line = running.says(f"404 to {SLICES}", 15)
+    assert "; forwarding goes on, trying again in " in line
+    running.says("answers again after ", 60)
+    assert len(asked) == 3 and asked[2] - asked[1] >= 1.6, asked
+    assert hello.server.requests.count("/apis/discovery.k8s.io") == 4
+    assert len(running.err) == 2, running.err
+    hello.slice("10.0.0.4")
+    follows(hello, "10.0.0.4")
+
+
 def test_vip_of_another_owner_is_taken_when_it_is_free(hello):
     hello.service("web", "192.0.2.11")
     lbctl("services", "add", "192.0.2.11:80/tcp")

@@ -23,7 +23,6 @@
 
 enum {
 	REQUEST_TIMEOUT_S = 30,
-	REDISCOVER_MS = 5000,
 	TOLD_MAX = 8,
 };
 
@@ -204,6 +203,13 @@ static void on_listed(void *arg)
 		cluster->kube->calls.changed(cluster->kube->arg);
 }
 
+/* Whichever reflector was in trouble: this may be another one than failed. */
+static void on_endpoints_listed(void *arg)
+{
+	tell_working(arg, PART_ENDPOINTS);
+	on_listed(arg);
+}
+
 static void on_services_failing(void *arg, const struct api_result *result, unsigned int delay_ms)
 {
 	tell_failing(arg, PART_SERVICES, result, delay_ms);
@@ -229,19 +235,27 @@ static void on_gave_up(void *arg, const struct api_result *result)
 	give_up(arg, result);
 }
 
-static bool on_services_missing(void *arg)
+static bool on_services_missing(void *arg, const struct api_result *result)
 {
 	(void)arg;
+	(void)result;
 	return false;
 }
 
-/* The API for endpoints went away (an upgrade of the cluster): look for another one. */
-static bool on_endpoints_missing(void *arg)
+/*
+ * The API for endpoints went away (an upgrade of the cluster): look for another one. A server that
+ * announces what it does not have is asked with the same back-off as one that does not answer.
+ */
+static bool on_endpoints_missing(void *arg, const struct api_result *result)
 {
 	struct cluster *cluster = arg;
-	if (!cluster->kube->options.watch)
+	unsigned int delay_ms = 0;
+
+	if (!retry_after_failure(&cluster->retry, result, cluster->kube->options.watch,
+				 clock_now_ns(), &delay_ms))
 		return false;
-	wait_for(cluster, REDISCOVER_MS);
+	tell_failing(cluster, PART_ENDPOINTS, result, delay_ms);
+	wait_for(cluster, delay_ms);
 	return true;
 }
 
@@ -250,7 +264,7 @@ static const struct reflector_calls services_calls = {
 };
 
 static const struct reflector_calls endpoints_calls = {
-	on_listed, on_endpoints_failing, on_endpoints_working, on_gave_up, on_endpoints_missing,
+	on_endpoints_listed, on_endpoints_failing, on_endpoints_working, on_gave_up, on_endpoints_missing,
 };
 
 static void give_up_for_memory(struct cluster *cluster)
@@ -265,7 +279,6 @@ static void start_reflectors(struct cluster *cluster, const struct resource *cho
 {
 	kube_detail(cluster->kube, "%s: endpoints come from %s %s", cluster->config->server,
 		    chosen->version, chosen->name);
-	tell_working(cluster, PART_ENDPOINTS);
 	reflector_free(cluster->endpoints);
 	cluster->endpoints = reflector_new(chosen, cluster->kube, cluster->api, cluster->base,
 					   &endpoints_calls, cluster);

@@ -271,7 +271,7 @@ static void on_failure(struct reflector *reflector, const struct api_result *res
 
 	if (!reflector->watching)
 		forget_list(reflector);
-	if (result->status == 404 && reflector->calls.missing(reflector->arg))
+	if (result->status == 404 && reflector->calls.missing(reflector->arg, result))
 		return;
 	if (!retry_after_failure(&reflector->retry, result, patient, clock_now_ns(), &delay_ms)) {
 		reflector->calls.gave_up(reflector->arg, result);

@@ -39,8 +39,11 @@ struct reflector_calls {
 	void (*working)(void *arg);		/* after failing(): the server answered again */
 	/* only where not options.watch */
 	void (*gave_up)(void *arg, const struct api_result *result);
-	/* the resource does not exist (404). true: the reflector is being replaced, and rests */
-	bool (*missing)(void *arg);
+	/*
+	 * The resource does not exist (404). true: the reflector is being replaced, and rests; the
+	 * callee says so, too.
+	 */
+	bool (*missing)(void *arg, const struct api_result *result);
 };
 
 /* resource, kube and api are borrowed. Starts to list at once. NULL: out of memory. */
