@@ -262,6 +262,10 @@ def test_plain_http_on_loopback(hello):
     try:
         assert hello.sync(config=server.kubeconfig(hello.folder / "proxy", user={})).stdout == ""
         assert server.count(SERVICES) == 1
+        # Whoever is the proxy for others does not get to see what stays on this machine.
+        assert hello.sync(config=server.kubeconfig(hello.folder / "proxy", user={}),
+                          env={"http_proxy": "http://127.0.0.1:1"}).stdout == ""
+        assert server.count(SERVICES) == 2
     finally:
         server.stop()
 

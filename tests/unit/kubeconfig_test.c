@@ -78,6 +78,26 @@ static void test_good(void **state)
 	config_free(config);
 }
 
+/* Plain HTTP is for this machine, by whatever name or address it goes. */
+static void test_loopback(void **state)
+{
+	static const char *const hosts[] = {
+		"localhost", "LOCALHOST:8001", "127.0.0.1:8001", "127.8.9.10", "[::1]:8001",
+	};
+	struct config *config;
+	struct error err = {};
+	char text[512];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(hosts) / sizeof(*hosts); i++) {
+		snprintf(text, sizeof(text), HEAD CONTEXTS USERS
+			 "clusters: [{name: c, cluster: {server: 'http://%s'}}]\n", hosts[i]);
+		if (config_load(put("loopback", text), NULL, &config, &err) < 0)
+			fail_msg("%s: %s", hosts[i], err.text);
+		config_free(config);
+	}
+}
+
 /* JSON is YAML; anchors are followed; unknown entries are none of our business. */
 static void test_forms(void **state)
 {
@@ -218,6 +238,16 @@ static const struct bad bad_rows[] = {
 	{ ONE_CLUSTER("{}"), "cluster \"c\": server is missing", -EINVAL },
 	{ ONE_CLUSTER("{server: 'http://192.0.2.1'}"), "plain HTTP is allowed to this machine only",
 	  -EINVAL },
+	{ ONE_CLUSTER("{server: 'http://127.attacker.example'}"),
+	  "plain HTTP is allowed to this machine only", -EINVAL },
+	{ ONE_CLUSTER("{server: 'http://127.0.0.1.attacker.example:8001/x'}"),
+	  "plain HTTP is allowed to this machine only", -EINVAL },
+	{ ONE_CLUSTER("{server: 'http://localhost.attacker.example'}"),
+	  "plain HTTP is allowed to this machine only", -EINVAL },
+	{ ONE_CLUSTER("{server: 'http://127.0.0.1@192.0.2.1'}"),
+	  "plain HTTP is allowed to this machine only", -EINVAL },
+	{ ONE_CLUSTER("{server: 'http://[::2]'}"), "plain HTTP is allowed to this machine only",
+	  -EINVAL },
 	{ ONE_CLUSTER("{server: 'ftp://192.0.2.1'}"), "is neither https:// nor http://", -EINVAL },
 	{ ONE_CLUSTER("{server: 'https://'}"), "is no URL", -EINVAL },
 	{ ONE_CLUSTER("{server: 'https://a', insecure-skip-tls-verify: 'yes'}"),
@@ -303,7 +333,8 @@ static void test_base64(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_good),	 cmocka_unit_test(test_forms),
+		cmocka_unit_test(test_good),	 cmocka_unit_test(test_loopback),
+		cmocka_unit_test(test_forms),
 		cmocka_unit_test(test_contexts), cmocka_unit_test(test_several),
 		cmocka_unit_test(test_places),	 cmocka_unit_test(test_exec),
 		cmocka_unit_test(test_bad),	 cmocka_unit_test(test_bomb),

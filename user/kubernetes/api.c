@@ -391,9 +391,9 @@ static void set_limits(struct api_request *request)
 static void set_options(struct api_request *request)
 {
 	CURL *handle = request->handle;
+	bool plain = !strncasecmp(request->api->config->server, "http://", 7);
 
-	curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR,
-			 strncmp(request->api->config->server, "http://", 7) ? "https" : "http");
+	curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, plain ? "http" : "https");
 	curl_easy_setopt(handle, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
 	curl_easy_setopt(handle, CURLOPT_PIPEWAIT, 1L);
 	curl_easy_setopt(handle, CURLOPT_FRESH_CONNECT, (long)request->api->fresh);
@@ -409,6 +409,8 @@ static void set_options(struct api_request *request)
 	curl_easy_setopt(handle, CURLOPT_HTTPHEADER, request->headers);
 	if (request->api->config->proxy)
 		curl_easy_setopt(handle, CURLOPT_PROXY, request->api->config->proxy);
+	else if (plain)	/* this very machine: nobody else shall see the token */
+		curl_easy_setopt(handle, CURLOPT_PROXY, "");
 	set_tls(request);
 	set_limits(request);
 }

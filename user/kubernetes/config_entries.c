@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "kubernetes/config_entries.h"
 
+#include <arpa/inet.h>
 #include <curl/curl.h>
 #include <errno.h>
 #include <libgen.h>
@@ -79,11 +80,17 @@ static int get_material(const json_t *object, const char *key, const char *from,
 	return r < 0 ? error_prefix(err, r, "%s", key) : 0;
 }
 
-/* "localhost", 127.0.0.0/8 and ::1: what `kubectl proxy` listens on. */
+/*
+ * "localhost", 127.0.0.0/8 and ::1: what `kubectl proxy` listens on. A name that begins with "127."
+ * is somebody else's.
+ */
 static bool is_loopback(const char *host)
 {
-	return !strcasecmp(host, "localhost") || !strncmp(host, "127.", 4) ||
-	       !strcmp(host, "[::1]");
+	struct in_addr address;
+
+	if (!strcasecmp(host, "localhost") || !strcmp(host, "[::1]"))
+		return true;
+	return inet_pton(AF_INET, host, &address) == 1 && ntohl(address.s_addr) >> 24 == 127;
 }
 
 static int check_server(const char *server, struct error *err)
