@@ -67,6 +67,14 @@ static const struct row rows[] = {
 	  VIP " 10.0.0.1:8080=draining 10.0.0.2:8080=active\n", NULL },
 	{ "terminating and not serving gets nothing new", LB,
 	  HELLO SLICE("s1", EP("10.0.0.1", ENDED)), VIP " 10.0.0.1:8080=down\n", NULL },
+	{ "terminating and not serving: nothing new, whatever is said of ready", LB,
+	  HELLO SLICE("s1", EP("10.0.0.1", "'ready':true,'serving':false,'terminating':true") ","
+			    EP("10.0.0.2", "'serving':false,'terminating':true")),
+	  VIP " 10.0.0.1:8080=down 10.0.0.2:8080=down\n", NULL },
+	{ "such a one beside one that serves while it terminates", LB,
+	  HELLO SLICE("s1", EP("10.0.0.1", "'ready':true,'serving':false,'terminating':true") ","
+			    EP("10.0.0.2", ENDING)),
+	  VIP " 10.0.0.1:8080=down 10.0.0.2:8080=active\n", NULL },
 	{ "ready by publishNotReadyAddresses is ready", LB,
 	  HELLO SLICE("s1", EP("10.0.0.1", "'ready':true,'serving':false")),
 	  VIP " 10.0.0.1:8080=active\n", NULL },

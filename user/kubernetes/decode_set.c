@@ -65,7 +65,10 @@ static int add_endpoint(struct kube_part *part, const char *text, enum kube_fitn
 	return 0;
 }
 
-/* nil ready and nil serving mean true, nil terminating means false. */
+/*
+ * nil ready and nil serving mean true, nil terminating means false. What terminates and does not
+ * serve gets no new flows, whatever is said of ready (publishNotReadyAddresses makes all ready).
+ */
 static int decode_fitness(const json_t *item, enum kube_fitness *ret_fitness, struct error *err)
 {
 	bool ready, serving, terminating;
@@ -81,7 +84,8 @@ static int decode_fitness(const json_t *item, enum kube_fitness *ret_fitness, st
 		r = json_get_boolean(conditions, "terminating", false, &terminating, err);
 	if (r < 0)
 		return error_prefix(err, r, "conditions");
-	*ret_fitness = ready ? KUBE_READY :
+	*ret_fitness = terminating && !serving ? KUBE_NOT_SERVING :
+		       ready ? KUBE_READY :
 		       !serving ? KUBE_NOT_SERVING :
 		       terminating ? KUBE_SERVING_TERMINATING : KUBE_SERVING;
 	return 0;
