@@ -118,11 +118,28 @@ static struct row rows[] = {
 	{ "DNAT IPv4, established, 1 M flows", DNAT4, REQUEST, M, false, false, 0, 0, 0, 0 },
 	{ "NAT IPv6, established, 1 flow", NAT6, REQUEST, 1, false, false, 0, 0, 0, 0 },
 	{ "NAT IPv6, established, 1 M flows", NAT6, REQUEST, M, false, false, 0, 0, 0, 0 },
+	{ "NAT IPv6, new flow every packet, 1 M", NAT6, REQUEST, M, true, false, 0, 0, 0, 0 },
 	{ "IPIP, 1 M flows, live frames over veth", IPIP, REQUEST, M, false, true, 1.4, 0, 0, 0 },
 	{ "NAT IPv4, 1 flow, live frames over veth", NAT4, REQUEST, 1, false, true, 0, 0, 0, 0 },
 	{ "ICMP echo to a VIP", NAT4, ECHO, 1, false, false, 0, 0, 0, 0 },
 };
 #define ROWS (sizeof(rows) / sizeof(rows[0]))
+
+/* What one row may cost, measured by another. */
+static const struct comparison {
+	const char *name, *row, *by;
+	double budget;
+} comparisons[] = {
+	{ "NAT IPv6 / NAT IPv4, established, 1 flow", "NAT IPv6, established, 1 flow",
+	  "NAT IPv4, established, 1 flow", 1.5 },
+	{ "NAT IPv6 / NAT IPv4, established, 1 M", "NAT IPv6, established, 1 M flows",
+	  "NAT IPv4, established, 1 M flows", 1.5 },
+};
+#define COMPARISONS (sizeof(comparisons) / sizeof(comparisons[0]))
+
+/* Of the program itself; memory in bytes, of the maps that lbctl makes if it is told nothing. */
+#define VERIFIED_BUDGET 40000
+#define MEMORY_BUDGET 100000000
 
 struct stand {
 	struct xlb_bpf *xlb;
@@ -330,14 +347,12 @@ static void configure(struct xlb_config *config)
 		config->timeouts[state] = state == XLB_FLOW_SYN ? 60 : 7440;
 }
 
-static void load(struct stand *stand)
+static struct xlb_bpf *load_sized(const struct xlb_config *config)
 {
 	struct xlb_bpf *xlb = xlb_bpf__open();
-	struct xlb_config *config = &stand->config;
 
 	if (!xlb)
 		die("open");
-	configure(config);
 	memcpy((void *)&xlb->rodata->cfg, config, sizeof(*config));
 	xlb->rodata->cpus = libbpf_num_possible_cpus();
 	xlb->rodata->has_mirror = true;
@@ -348,8 +363,14 @@ static void load(struct stand *stand)
 					 map_entries(config, id));
 	if (xlb_bpf__load(xlb))
 		die("load");
-	stand->xlb = xlb;
-	put(xlb->maps.config, 0, config);
+	return xlb;
+}
+
+static void load(struct stand *stand)
+{
+	configure(&stand->config);
+	stand->xlb = load_sized(&stand->config);
+	put(stand->xlb->maps.config, 0, &stand->config);
 	stand->wrap = packet_bpf__open_and_load();
 	if (!stand->wrap)
 		die("load the wrapper");
@@ -605,54 +626,107 @@ static void measure(struct stand *stand, struct row *row)
 	row->least = ratios[0];
 }
 
-/* What the verifier and the maps say of the program. */
-static void program_facts(struct stand *stand, uint32_t *ret_verified, uint64_t *ret_memory)
+static uint32_t verified_instructions(const struct stand *stand)
 {
 	struct bpf_prog_info info = {};
 	uint32_t size = sizeof(info);
-	struct bpf_map *map;
 
 	if (bpf_obj_get_info_by_fd(bpf_program__fd(stand->xlb->progs.xlb), &info, &size))
 		die("program info");
-	*ret_verified = info.verified_insns;
-	*ret_memory = 0;
-	bpf_object__for_each_map(map, stand->xlb->obj) {
-		unsigned long long bytes;
-		char line[128], path[64];
-		FILE *file;
+	return info.verified_insns;
+}
 
-		snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", bpf_map__fd(map));
-		file = fopen(path, "r");
-		if (!file)
-			continue;
-		while (fgets(line, sizeof(line), file))
-			if (sscanf(line, "memlock: %llu", &bytes) == 1)
-				*ret_memory += bytes;
-		fclose(file);
+/* What the kernel says that a map takes. */
+static uint64_t map_bytes(const struct bpf_map *map)
+{
+	unsigned long long bytes = 0;
+	char line[128], path[64];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", bpf_map__fd(map));
+	file = fopen(path, "r");
+	if (!file)
+		die(path);
+	while (fgets(line, sizeof(line), file) && sscanf(line, "memlock: %llu", &bytes) != 1)
+		;
+	fclose(file);
+	return bytes;
+}
+
+/* Of all maps, the object's own ones too, at the sizes that lbctl chooses by itself. */
+static uint64_t memory_at_defaults(void)
+{
+	struct datapath_sizes sizes = {};
+	struct xlb_config config;
+	struct xlb_bpf *xlb;
+	uint64_t memory = 0;
+	struct bpf_map *map;
+	struct error err;
+
+	if (config_make(&sizes, &config, &err)) {
+		fprintf(stderr, "bench: %s\n", err.text);
+		exit(1);
 	}
+	xlb = load_sized(&config);
+	bpf_object__for_each_map(map, xlb->obj)
+		memory += map_bytes(map);
+	xlb_bpf__destroy(xlb);
+	return memory;
+}
+
+static double row_ratio(const char *name)
+{
+	for (size_t i = 0; i < ROWS; i++)
+		if (!strcmp(rows[i].name, name))
+			return rows[i].ratio;
+	fprintf(stderr, "bench: no row '%s'\n", name);
+	exit(1);
+}
+
+/* 0: one of its rows was not measured. */
+static double compared(const struct comparison *comparison)
+{
+	double row = row_ratio(comparison->row), by = row_ratio(comparison->by);
+
+	return row && by ? row / by : 0;
+}
+
+static void print_budget(double value, double budget, int digits)
+{
+	char text[32] = "";
+
+	if (budget)
+		snprintf(text, sizeof(text), "%.*f%s", digits, budget, value > budget ? " !" : "");
+	printf(" %8s\n", text);
 }
 
 static void print_text(uint32_t verified, uint64_t memory)
 {
 	printf("%-42s %8s %8s %8s %8s\n", "path", "ns", "ratio", "least", "budget");
 	for (size_t i = 0; i < ROWS; i++) {
-		char budget[16] = "";
-
 		if (!rows[i].ratio)
 			continue;
-		if (rows[i].budget)
-			snprintf(budget, sizeof(budget), "%.1f%s", rows[i].budget,
-				 rows[i].ratio > rows[i].budget ? " !" : "");
-		printf("%-42s %8.1f %7.2fx %7.2fx %8s\n", rows[i].name, rows[i].ns, rows[i].ratio,
-		       rows[i].least, budget);
+		printf("%-42s %8.1f %7.2fx %7.2fx", rows[i].name, rows[i].ns, rows[i].ratio,
+		       rows[i].least);
+		print_budget(rows[i].ratio, rows[i].budget, 1);
 	}
-	printf("%-42s %8u %26s\n", "verified instructions", verified, "40000");
-	printf("%-42s %7.1fM %26s\n", "memory of the maps (IPv6 flows as many)", memory / 1e6, "");
+	for (size_t i = 0; i < COMPARISONS; i++) {
+		double ratio = compared(&comparisons[i]);
+
+		if (!ratio)
+			continue;
+		printf("%-42s %8s %7.2fx %8s", comparisons[i].name, "", ratio, "");
+		print_budget(ratio, comparisons[i].budget, 1);
+	}
+	printf("%-42s %8u %17s", "verified instructions", verified, "");
+	print_budget(verified, VERIFIED_BUDGET, 0);
+	printf("%-42s %5.1f MB %17s", "memory of the maps, at the defaults", memory / 1e6, "");
+	print_budget(memory / 1e6, MEMORY_BUDGET / 1e6, 0);
 }
 
 static void print_json(uint32_t verified, uint64_t memory)
 {
-	json_t *list = json_array(), *top;
+	json_t *list = json_array(), *ratios = json_array(), *top;
 
 	for (size_t i = 0; i < ROWS; i++)
 		if (rows[i].ratio)
@@ -661,8 +735,16 @@ static void print_json(uint32_t verified, uint64_t memory)
 							      "ratio", rows[i].ratio, "least",
 							      rows[i].least, "budget",
 							      rows[i].budget));
-	top = json_pack("{s:o,s:i,s:I}", "paths", list, "verified_instructions", (int)verified,
-			"memory", (json_int_t)memory);
+	for (size_t i = 0; i < COMPARISONS; i++)
+		if (compared(&comparisons[i]))
+			json_array_append_new(ratios, json_pack("{s:s,s:f,s:f}", "comparison",
+								comparisons[i].name, "ratio",
+								compared(&comparisons[i]), "budget",
+								comparisons[i].budget));
+	top = json_pack("{s:o,s:o,s:i,s:i,s:I,s:i}", "paths", list, "comparisons", ratios,
+			"verified_instructions", (int)verified, "verified_instructions_budget",
+			VERIFIED_BUDGET, "memory", (json_int_t)memory, "memory_budget",
+			MEMORY_BUDGET);
 	json_dumpf(top, stdout, JSON_INDENT(2));
 	putchar('\n');
 	json_decref(top);
@@ -734,7 +816,8 @@ int main(int argc, char **argv)
 		service_make(&stand, which);
 	echo_make(&stand);
 	measure_all(&stand, only);
-	program_facts(&stand, &verified, &memory);
+	verified = verified_instructions(&stand);
+	memory = memory_at_defaults();
 	if (json)
 		print_json(verified, memory);
 	else
