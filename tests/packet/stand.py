@@ -2,6 +2,7 @@
 """A world for test-running the pinned program: one device, v0, with clients and backends behind it, all of whose
 addresses the kernel knows."""
 
+import contextlib
 import ctypes
 import json
 import os
@@ -29,6 +30,22 @@ BACKENDS = {f"10.200.0.{i}": f"02:00:00:00:01:{i:02x}" for i in (11, 12, 13, 14,
 BACKENDS6 = {f"2001:db8:200::{i}": f"02:00:00:00:01:{i}" for i in (11, 12, 13, 14, 15)}
 
 
+def attach(*options):
+    lbctl("attach", "v0", *(["--mode", "generic"] if ON_THE_WIRE else []), *options)
+
+
+@contextlib.contextmanager
+def attached(*options):
+    """For a while with maps of other sizes."""
+    lbctl("detach", "--all")
+    try:
+        attach(*options)
+        yield
+        lbctl("detach", "--all")
+    finally:
+        attach()
+
+
 def build():
     for command in (
         "ip link set lo up",
@@ -46,7 +63,7 @@ def build():
         run(*command.split())
     for address, mac in (BACKENDS | BACKENDS6).items():
         run("ip", "neigh", "add", address, "lladdr", mac, "dev", "v0", "nud", "permanent")
-    lbctl("attach", "v0", *(["--mode", "generic"] if ON_THE_WIRE else []))
+    attach()
     if ON_THE_WIRE:
         run("ethtool", "-K", "v0", "gro", "off")
         run("ip", "link", "set", "v1", "arp", "off", "addrgenmode", "none")

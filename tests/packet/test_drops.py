@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 """Drops that no packet alone can bring about: tables that are full, rings that are broken; and what a full table keeps."""
 
-import contextlib
-import ctypes
-import mmap
-import os
 import random
 import struct
 
@@ -15,92 +11,33 @@ from scapy.packet import Raw
 
 import stand
 from frames import BACKEND, CLIENT, PORTS, VIP, backend_mac, backend_text, frame, transport, vip_text
-from world import PIN_DIR
+from tables import ESTABLISHED, SYN, config, mapped, table_of_flows
 
-FLOW, LINE = 16, 64             # bytes of struct xlb_flow and xlb_ring_line
-SYN, ESTABLISHED = 2, 3         # enum xlb_flow_state
-SERVICE = 32                    # bytes of struct xlb_service
-
-
-@contextlib.contextmanager
-def mapped(name, elements, size):
-    """A pinned array's memory."""
-    path = ctypes.create_string_buffer(f"{PIN_DIR}/{name}".encode())
-    fd, _ = stand.bpf(stand.BPF_OBJ_GET, struct.pack("=QII", ctypes.addressof(path), 0, 0))
-    try:
-        with mmap.mmap(fd, elements * size) as memory:
-            yield memory
-    finally:
-        os.close(fd)
-
-
-def config(name):
-    (entry,) = stand.json.loads(stand.run("bpftool", "-j", "map", "dump", "pinned", f"{PIN_DIR}/config").stdout)
-    return entry["formatted"]["value"][name]
+LINE, SERVICE = 64, 32          # bytes of struct xlb_ring_line and xlb_service
 
 
 def dropped(before):
     return {reason: count - before[reason] for reason, count in stand.drops().items() if count != before[reason]}
 
 
-class Flows:
-    """The table of IPv4 flows: a half under clients' tuples, and a half under what replies show."""
-
-    def __init__(self, memory, half):
-        self.memory, self.half = memory, half
-
-    def words(self, which):
-        """All that is there: [(offset, value), ...]"""
-        start = which * self.half
-        return [(start + at + 8, value) for at, (_, value) in
-                enumerate_flows(self.memory[start:start + self.half]) if value]
-
-    def fill(self, which, state, seen):
-        """Each free slot with a flow of somebody else."""
-        start = which * self.half
-        value = 1 | state << 24 | 1 << 32 | seen << 48
-        half = bytearray(self.memory[start:start + self.half])
-        there = [(at, bytes(half[at:at + FLOW])) for at, (_, old) in enumerate_flows(half) if old]
-        half[:] = struct.pack("=QQ", 0xfeedfacecafe, value) * (self.half // FLOW)
-        for at, flow in there:
-            half[at:at + FLOW] = flow
-        self.memory[start:start + self.half] = bytes(half)
-
-    def clear(self):
-        self.memory[:2 * self.half] = bytes(2 * self.half)
-
-
-def enumerate_flows(data):
-    return ((index * FLOW, flow) for index, flow in enumerate(struct.iter_unpack("=QQ", data)))
-
-
 @pytest.fixture(name="flows")
 def make_flows():
-    lines = config("flow_lines")
-    with mapped("flows", 2 * lines, 64) as memory:
-        flows = Flows(memory, lines * 64)
-        flows.clear()
+    with table_of_flows(4) as flows:
         yield flows
-        flows.clear()
-
-
-def now(flows):
-    """The tick of the only flow there is, which is then forgotten."""
-    ((_, value),) = flows.words(0)
-    flows.clear()
-    return value >> 48
 
 
 def begin(source, flags="S"):
     return stand.send(frame(source, VIP, TCP(sport=next(PORTS), dport=80, flags=flags)))
 
 
-@pytest.mark.parametrize("which,reason", [(0, "XLB_DROP_FLOWS_FULL"), (1, "XLB_DROP_PORTS_EXHAUSTED")], ids=["flows", "ports"])
-def test_full(service, flows, which, reason):
+@pytest.mark.parametrize("forward,which,reason", [
+    ("nat", 0, "XLB_DROP_FLOWS_FULL"), ("nat", 1, "XLB_DROP_PORTS_EXHAUSTED"),
+    ("dnat", 0, "XLB_DROP_FLOWS_FULL"), ("dnat", 1, "XLB_DROP_FLOWS_FULL")])
+def test_full(service, flows, forward, which, reason):
     """Of flows that somebody has answered: nobody's is taken for a new one."""
-    service(vip_text(4, 80, "tcp"), [backend_text(4, 8080)])
+    service(vip_text(4, 80, "tcp"), [backend_text(4, 8080)], forward=forward)
     assert begin(CLIENT)[0] == "tx"
-    flows.fill(which, ESTABLISHED, now(flows))
+    flows.fill(which, (ESTABLISHED, flows.tick()))
     before = stand.drops()
     assert begin(CLIENT)[0] == "drop"
     assert dropped(before) == {reason: 1}
@@ -113,7 +50,7 @@ def test_a_flood_of_syns_takes_nobodys_flow(service, flows):
     """A table full of what nobody has answered: new flows take their places, and none takes that of an established one."""
     service(vip_text(4, 80, "tcp"), [backend_text(4, 8080)])
     assert begin(CLIENT)[0] == "tx"
-    seen = now(flows)
+    seen = flows.tick()
     kept = []
     for _ in range(20):
         sport = next(PORTS)
@@ -122,7 +59,7 @@ def test_a_flood_of_syns_takes_nobodys_flow(service, flows):
         assert stand.send(reply)[0] == "tx"
         kept.append((sport, out[TCP].sport))
     for which in (0, 1):
-        flows.fill(which, SYN, seen)
+        flows.fill(which, (SYN, seen))
     for _ in range(1500):
         client = f"198.51.{random.randrange(100, 102)}.{random.randrange(1, 255)}"
         assert begin(client)[0] == "tx"
@@ -140,9 +77,9 @@ def test_a_flood_of_first_fragments_takes_nobodys_flow(service, flows):
     out = Ether(stand.send(frame(CLIENT, VIP, TCP(sport=sport, dport=80, flags="S")))[1])
     reply = frame(BACKEND, stand.NODE, TCP(sport=8080, dport=out[TCP].sport, flags="SA"), macs=(backend_mac(BACKEND), stand.NODE_MAC))
     assert stand.send(reply)[0] == "tx"
-    ((_, value),) = flows.words(0)
+    ((_, value),) = flows.flows(0)
     for which in (0, 1):
-        flows.fill(which, SYN, value >> 48)
+        flows.fill(which, (SYN, value >> 48))
     for number in range(1000):
         first = bytes(Ether(src=stand.CLIENT_MAC, dst=stand.NODE_MAC) /
                       IP(src=f"198.51.100.{number % 250 + 1}", dst=VIP, id=number, flags="MF", proto=17) /

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0
+"""How long flows stay: one that has been silent for longer than its state allows gives its place to a new one, and not a
+tick before; and in which order places are given away."""
+
+import itertools
+
+import pytest
+from scapy.layers.inet import TCP
+from scapy.layers.l2 import Ether
+
+import stand
+from frames import (BACKEND, BACKEND6, CLIENT, CLIENT6, PORTS, VIP, VIP6, backend_mac, backend_text, frame, network, transport,
+                    vip_text)
+from tables import (CLAIMED, CLOSED, ESTABLISHED, FIN_BACKEND, FIN_CLIENT, ONEWAY, STREAM, SYN, config, flow_state,
+                    table_of_flows)
+
+SECONDS = {SYN: 60, ESTABLISHED: 7440, FIN_CLIENT: 240, FIN_BACKEND: 240, CLOSED: 60, ONEWAY: 30, STREAM: 300, CLAIMED: 2}
+NAMES = {SYN: "syn", ESTABLISHED: "established", FIN_CLIENT: "fin-client", FIN_BACKEND: "fin-backend", CLOSED: "closed",
+         ONEWAY: "oneway", STREAM: "stream", CLAIMED: "claimed"}
+HALVES = ("clients", "replies")
+PORT_RANGE = "2000-2003"        # for nat: one line of the table for each endpoint
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_tables(the_stand):
+    with stand.attached("--max-flows", "1024", "--nat-ports", PORT_RANGE):
+        yield
+
+
+@pytest.fixture(name="tables")
+def make_tables():
+    """{family: its flows}"""
+    with table_of_flows(4) as flows, table_of_flows(6) as flows6:
+        yield {4: flows, 6: flows6}
+
+
+def begin(family, name="tcp", sport=None, flags="S"):
+    client, vip = network(family, (CLIENT, VIP), (CLIENT6, VIP6))
+    return stand.send(frame(client, vip, transport(name, sport=sport or next(PORTS), dport=80, flags=flags)))
+
+
+def answer(out, family, flags):
+    """The backend's answer to a packet that it got."""
+    backend, node = network(family, (BACKEND, stand.NODE), (BACKEND6, stand.NODE6))
+    return stand.send(frame(backend, node, TCP(sport=8080, dport=Ether(out)[TCP].sport, flags=flags),
+                            macs=(backend_mac(backend), stand.NODE_MAC)))
+
+
+def test_timeouts_are_those_of_the_rfcs():
+    """In ticks, rounded up."""
+    tick = (1 << config("tick_shift")) / config("hz")
+    timeouts = config("timeouts")
+    for state, seconds in SECONDS.items():
+        assert 0 <= timeouts[state] * tick - seconds < tick, NAMES[state]
+
+
+def at_age(tables, family, which, state, age, name):
+    """What becomes of a new flow where all others have been silent for so many ticks. The other family's table tells the time:
+    a tick that ended meanwhile is waited out."""
+    other = network(family, 6, 4)
+    for _ in range(20):
+        assert begin(other)[0] == "tx"
+        before = tables[other].tick()
+        tables[family].clear()
+        tables[family].fill(which, (state, before - age))
+        verdict, _ = begin(family, name)
+        assert begin(other)[0] == "tx"
+        if tables[other].tick() == before:
+            return verdict
+    return pytest.fail("no tick was long enough")
+
+
+@pytest.mark.parametrize("family", (4, 6))
+@pytest.mark.parametrize("forward", ("nat", "dnat"))
+@pytest.mark.parametrize("which", (0, 1), ids=HALVES)
+@pytest.mark.parametrize("state", (ESTABLISHED, FIN_CLIENT, FIN_BACKEND, STREAM, CLAIMED), ids=NAMES.get)
+def test_silent_for_too_long(service, tables, family, forward, which, state):
+    """To the tick: of flows that are not given away before."""
+    name = "udp" if state == STREAM else "tcp"
+    for each in (4, 6):
+        service(vip_text(each, 80, "tcp"), [backend_text(each, 8080)], forward=forward)
+    service(vip_text(family, 80, "udp"), [backend_text(family, 8080)], forward=forward)
+    timeout = config("timeouts")[state]
+    assert at_age(tables, family, which, state, timeout, name) == "drop"
+    assert at_age(tables, family, which, state, timeout + 1, name) == "tx"
+
+
+# Who goes before whom; a flow that is over goes first, whatever it was.
+ORDER = [*itertools.product([(ESTABLISHED, True), (STREAM, True)], [(CLOSED, False), (SYN, False), (ONEWAY, False)]),
+         *itertools.product([(SYN, True), (ONEWAY, True)], [(SYN, False), (CLOSED, False)]),
+         *itertools.product([(CLOSED, False)], [(SYN, False), (ONEWAY, False), (ESTABLISHED, False)]),
+         *itertools.product([(SYN, False), (ONEWAY, False)], [(ESTABLISHED, False), (STREAM, False), (FIN_CLIENT, False)])]
+
+
+@pytest.mark.parametrize("which", (0, 1), ids=HALVES)
+@pytest.mark.parametrize("first,last", ORDER, ids=[
+    "-".join(f"{'silent-' if silent else ''}{NAMES[state]}" for state, silent in pair) for pair in ORDER])
+def test_who_goes_first(service, tables, which, first, last):
+    """Of two kinds, half of the places in each line, a new flow takes one of the first."""
+    flows = tables[4]
+    service(vip_text(4, 80, "tcp"), [backend_text(4, 8080)])
+    begin(4)
+    now = flows.tick()
+
+    def seen(state, silent):
+        # Well apart from the timeout on either side.
+        return now - config("timeouts")[state] - 5 if silent else now
+
+    kinds = [(state, seen(state, silent)) for state, silent in (first, last)]
+    flows.fill(which, *kinds)
+    assert begin(4)[0] == "tx"
+    there = [value for _, value in flows.flows(which)]
+    full = flows.half // flows.size
+    assert len(there) == full
+    left = {kind: sum(flow_state(value) == kind[0] and value >> 48 == kind[1] & 0xffff and value >> 32 & 0xffff == 1
+                      for value in there) for kind in kinds}
+    assert left == {kinds[0]: full // 2 - 1, kinds[1]: full // 2}
+
+
+@pytest.mark.parametrize("family", (4, 6))
+@pytest.mark.parametrize("by", ("client", "backend"))
+@pytest.mark.parametrize("how", ("reset", "fin"))
+def test_an_end_gives_slot_and_port_away(service, tables, family, by, how):
+    """Both copies of a nat flow are closed by a RST, or by FIN both ways, and are the first to go."""
+    service(vip_text(family, 80, "tcp"), [backend_text(family, 8080)])
+    flows = tables[family]
+    sport = next(PORTS)
+    _, out = begin(family, sport=sport)
+    assert answer(out, family, "SA")[0] == "tx"
+    assert [flow_state(value) for which in (0, 1) for _, value in flows.flows(which)] == [ESTABLISHED] * 2
+    ends = {"client": lambda flags: begin(family, sport=sport, flags=flags), "backend": lambda flags: answer(out, family, flags)}
+    if how == "fin":
+        assert ends[by]("FA")[0] == "tx"
+        half = FIN_CLIENT if by == "client" else FIN_BACKEND
+        assert [flow_state(value) for which in (0, 1) for _, value in flows.flows(which)] == [half] * 2
+        by = {"client": "backend", "backend": "client"}[by]
+    assert ends[by]("RA" if how == "reset" else "FA")[0] == "tx"
+    ((slot, value),), ((port_slot, twin),) = flows.flows(0), flows.flows(1)
+    assert flow_state(value) == flow_state(twin) == CLOSED
+    # Three others have the other ports, and all other places are taken.
+    while len(flows.flows(1)) < 4:
+        _, out = begin(family)
+        answer(out, family, "SA")
+    for which in (0, 1):
+        flows.fill(which, (ESTABLISHED, value >> 48))
+    port = value >> 32 & 0xffff
+    assert begin(family, sport=sport)[0] == "tx"
+    assert [(at, flow_state(new)) for which in (0, 1) for at, new in flows.flows(which) if new >> 32 & 0xffff == port] == [
+        (slot, SYN), (port_slot, SYN)]
