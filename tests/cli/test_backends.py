@@ -60,12 +60,6 @@ def test_add_what_is_there(attached):
     assert line == f"{ONE}: is a backend of {VIP} already; 'lbctl backends set' changes it"
 
 
-@pytest.mark.parametrize("vip, address", [(VIP, "2001:db8:1::5"), (VIP6, "198.51.100.5")])
-def test_other_family(attached, vip, address):
-    line = attached.fails("backends", "add", vip, address)
-    assert "nat and dnat do not translate between families" in line
-
-
 @pytest.mark.parametrize("address", ["127.0.0.1", "198.51.100.256", "198.51.100.5:70000"])
 def test_wrong_address(attached, address):
     attached.refuses("backends", "add", VIP, address)
