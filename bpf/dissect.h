@@ -161,6 +161,12 @@ static __always_inline bool is_error(__u8 type, bool ipv6)
 	return type == ICMP_UNREACHABLE || type == ICMP_TIME_EXCEEDED || type == ICMP_PARAMETER;
 }
 
+/* Whether the packet reaches so far: what is behind it in the frame (padding) is no part of it. */
+static __always_inline bool packet_has(const struct packet *packet, __u32 offset)
+{
+	return offset <= packet->network + packet->bytes;
+}
+
 /* The quoted packet's addresses and what is behind them; false: none of ours can look so. */
 static __always_inline bool quote_read(struct packet *packet, void *data, void *end, __u32 offset,
 				       struct xlb_address *ret_from, struct xlb_address *ret_to,
@@ -208,15 +214,16 @@ static __always_inline enum verdict dissect_error(struct packet *packet, void *d
 	__be16 *ports;
 	__u32 mtu = error_mtu(icmp, ipv6);
 
-	if (!quote_read(packet, data, end, offset + ICMP_HEADER, &from, &to, &chain,
-			ipv6) ||
+	if (!packet_has(packet, offset + ICMP_HEADER +
+					(ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr))) ||
+	    !quote_read(packet, data, end, offset + ICMP_HEADER, &from, &to, &chain, ipv6) ||
 	    !address_equal(&from, &packet->destination, ipv6))
 		return VERDICT_PASS;
 	if (mtu)
 		path_learn(&to, mtu, ipv6);
 	ports = header_at(data, chain.offset);
 	if ((chain.protocol != IPPROTO_TCP && chain.protocol != IPPROTO_UDP) ||
-	    (void *)ports + QUOTED_PORTS > end)
+	    (void *)ports + QUOTED_PORTS > end || !packet_has(packet, chain.offset + QUOTED_PORTS))
 		return VERDICT_PASS;
 	packet->source_port = ports[1];
 	packet->destination_port = ports[0];

@@ -151,7 +151,10 @@ static __always_inline bool translate_error_family(const struct packet *packet, 
 		total += (__u16)~udp->check;
 		udp->check = check ? check : 0xffff;
 		total += udp->check;
-	} else if (packet->protocol == IPPROTO_TCP && (void *)(tcp + 1) <= end) {
+	} else if (packet->protocol == IPPROTO_TCP && (void *)(tcp + 1) <= end &&
+		   packet->error + ICMP_HEADER + packet->quote_headers + sizeof(*tcp) <=
+			   packet->network + packet->bytes) {
+		/* Elsewhere it is not quoted: what is there is padding, which no checksum covers. */
 		total += (__u16)~tcp->check;
 		tcp->check = checksum_adjust(tcp->check, inner);
 		total += tcp->check;

@@ -30,6 +30,7 @@
 #include "generate.h"
 #include "model.h"
 #include "stand.h"
+#include "sums.h"
 
 #define ROUND_PACKETS 4000
 
@@ -82,9 +83,14 @@ static const char *counters_differ(struct stand *stand)
 static const char *packet_differs(struct stand *stand, unsigned int i, struct frame_out *actual,
 				  struct frame_out *wanted)
 {
-	const char *wrong;
+	const char *wrong = NULL;
 
 	stand_run(stand, packets[i].data, packets[i].length, actual);
+	if (actual->verdict == XDP_TX || (actual->verdict == BY_KERNEL && !actual->kept))
+		wrong = sums_wrong(packets[i].data, packets[i].length, actual->data,
+				   actual->length);
+	if (wrong)
+		return wrong;
 	wrong = model_run(&model, packets[i].data, packets[i].length, actual, wanted);
 	if (wrong)
 		return wrong;

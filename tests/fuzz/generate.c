@@ -487,6 +487,9 @@ unsigned int generate_packet(const struct model *model, uint8_t *frame)
 	}
 	if (one_in(6))
 		partial_write(frame, builder.length);
+	/* Short frames are padded, and with what is nobody's business. */
+	if (one_in(8))
+		put_random(&builder, draw(46));
 	if (one_in(8))
 		damage(&builder);
 	return builder.length;

@@ -72,14 +72,16 @@ static bool icmp_read(struct packet *packet)
 /* What an ICMP error quotes, turned around. */
 static bool quote_read(struct packet *packet, unsigned int at)
 {
+	unsigned int end = packet->network + packet->bytes, transport;
 	const uint8_t *quote = packet->frame + at;
-	unsigned int transport;
 	bool later = false, first;
 	uint8_t protocol;
 	uint32_t id;
 	struct ip from, to;
 
-	if (at > 0x1ff || at + (packet->v6 ? 40 : 20) > packet->length ||
+	if (end > packet->length)
+		end = packet->length;
+	if (at > 0x1ff || at + (packet->v6 ? 40 : 20) > end ||
 	    quote[0] >> 4 != (packet->v6 ? 6 : 4))
 		return false;
 	from = ip_read(quote + (packet->v6 ? 8 : 12), packet->v6);
@@ -96,7 +98,7 @@ static bool quote_read(struct packet *packet, unsigned int at)
 			return false;
 	}
 	if (!ip_equal(&from, &packet->destination) || (protocol != TCP && protocol != UDP) ||
-	    transport > 0x1ff || transport + 8 > packet->length)
+	    transport > 0x1ff || transport + 8 > end)
 		return false;
 	packet->outer_source = packet->source;
 	packet->outer_destination = packet->destination;

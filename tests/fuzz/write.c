@@ -257,12 +257,13 @@ void out_translate_error(const struct packet *packet, const struct ip *source,
 	uint8_t *quote = out->data + packet->quote, *ports = out->data + packet->quote_transport;
 	struct ip own = packet->outer_source;
 	uint8_t before[FRAME_MAX], *check = ports + (packet->protocol == TCP ? 16 : 6);
-	unsigned int n = packet->length - packet->quote;
-	bool whole = packet->quote_transport + (packet->protocol == TCP ? 20 : 8) <= packet->length;
+	unsigned int end = packet->network + packet->bytes, n = end - packet->quote;
+	bool whole = packet->quote_transport + (packet->protocol == TCP ? 20 : 8) <= end;
 	bool summed = whole && (packet->protocol == TCP || get16(check));
+	uint8_t behind = quote[n];
 
 	memcpy(before, quote, n);
-	before[n] = 0;
+	before[n] = quote[n] = 0;
 	hop_less(network, packet->v6);
 	if (ip_equal(&own, &packet->source))
 		own = *source;
@@ -272,8 +273,8 @@ void out_translate_error(const struct packet *packet, const struct ip *source,
 	write16(ports + 2, source_port, summed ? check : NULL);
 	if (packet->protocol == UDP && summed && !get16(check))
 		put16(check, 0xffff);
-	quote[n] = 0;
 	put16(icmp + 2, check_replace(get16(icmp + 2), before, quote, (n + 1) & ~1u));
+	quote[n] = behind;
 }
 
 void mss_lower(const struct packet *packet, uint16_t most, struct frame_out *out)

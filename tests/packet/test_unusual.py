@@ -187,6 +187,34 @@ def test_error_about_what_the_client_was_sent(service, forward, name, family, co
 
 
 @pytest.mark.parametrize("forward,name,family", KINDS)
+@pytest.mark.parametrize("length", (8, 9, 19, 20))
+@pytest.mark.parametrize("padding", (b"\0" * 12, b"\xaa" * 13), ids=("zeroes", "garbage"))
+def test_error_with_bytes_behind_it(service, forward, name, family, length, padding):
+    """A short error is padded to what Ethernet takes: nothing of that is quoted, and no checksum covers it."""
+    flow = Flow(service, forward, name, family)
+    router = network(family, ROUTER, ROUTER6)
+    quote = quoted(flow, flow.vip, flow.client, flow.returns(), length)
+    wanted = quoted(flow, flow.backend, flow.source, flow.back(), length)
+    if name == "tcp" and length < 20:    # the checksum is not quoted, or not translated without the rest of the header
+        wanted = wanted[:16 - length + len(wanted)] + quote[16 - length + len(quote):] if length > 16 else wanted
+    sent = Ether(**FROM_CLIENT) / flow.ip(router, flow.vip) / error(family, "port") / Raw(quote)
+    verdict, out = stand.send(bytes(sent) + padding)
+    assert verdict == "tx"
+    assert out == sums_filled(Ether(src=stand.NODE_MAC, dst=backend_mac(flow.backend)) /
+                              flow.ip(router, flow.backend, ttl=63) / error(family, "port") / Raw(wanted)) + padding
+
+
+@pytest.mark.parametrize("forward,name,family", KINDS)
+def test_padding_quotes_nothing(service, forward, name, family):
+    """An error that quotes too little to tell a flow, with what the rest of the quote would be behind the packet."""
+    flow = Flow(service, forward, name, family)
+    quote = quoted(flow, flow.vip, flow.client, flow.returns(), 8)
+    sent = bytes(Ether(**FROM_CLIENT) / flow.ip(network(family, ROUTER, ROUTER6), flow.vip) / error(family, "port") /
+                 Raw(quote[:-1])) + quote[-1:]
+    assert stand.send(sent) == ("pass", sent)
+
+
+@pytest.mark.parametrize("forward,name,family", KINDS)
 def test_errors_that_are_not_ours(service, forward, name, family):
     """About flows that are not known, or quoting what was never sent to where the error goes: as they came."""
     flow = Flow(service, forward, name, family)
