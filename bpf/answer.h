@@ -34,20 +34,23 @@ struct icmp_header {
 
 #define ANSWER_TTL 64
 /*
- * Bytes of a packet that are quoted at most: with headers, less than any host must take in one
- * piece (RFC 1812, 4.3.2.3: 576).
+ * Bytes of a packet that are quoted at most: what makes an error of no more than 576 bytes (RFC 1812,
+ * 4.3.2.3), of IPv6 1280 (RFC 4443, 2.4 c).
  */
-#define QUOTE_MAX 504
-#define SUM_CHUNK 64
+#define QUOTE4_MAX (576 - sizeof(struct iphdr) - sizeof(struct icmp_header))
+#define QUOTE6_MAX (1280 - sizeof(struct ipv6hdr) - sizeof(struct icmp_header))
+#define SUM_CHUNK 512		/* what bpf_csum_diff takes at a time */
+#define SUM_OFFSET_MAX 0x7ff
 
-/* What answers cost, and how much may be spent in a second on a CPU. */
+/* What answers cost, and how much may be spent in a second on a CPU, and saved up. */
 #define ANSWER_BUDGET 10000
 #define ANSWER_COST_RST 1
 #define ANSWER_COST_ICMP 10
 
+/* A token bucket. */
 struct ration {
 	__u64 renewed;	/* jiffies */
-	__u64 left;
+	__u64 left;	/* times cfg.hz, so that a jiffy brings a whole number */
 };
 
 XLB_PERCPU_ARRAY(rations, struct ration);
@@ -63,17 +66,20 @@ static __always_inline bool ration_take(__u64 cost)
 {
 	__u32 zero = 0;
 	struct ration *ration = bpf_map_lookup_elem(&rations, &zero);
-	__u64 now = bpf_jiffies64();
+	__u64 now = bpf_jiffies64(), full = (__u64)ANSWER_BUDGET * cfg.hz, left;
 
 	if (!ration)
 		return false;
-	if (now - ration->renewed >= cfg.hz) {
-		ration->renewed = now;
-		ration->left = ANSWER_BUDGET;
-	}
-	if (ration->left < cost)
+	left = full;
+	if (now - ration->renewed < cfg.hz)
+		left = ration->left + (now - ration->renewed) * ANSWER_BUDGET;
+	if (left > full)
+		left = full;
+	cost *= cfg.hz;
+	if (left < cost)
 		return false;
-	ration->left -= cost;
+	ration->renewed = now;
+	ration->left = left - cost;
 	return true;
 }
 
@@ -218,26 +224,33 @@ static __always_inline enum answer_result answer_tcp(struct xdp_md *ctx,
 	return ANSWER_SENT;
 }
 
-/* The sum of the frame from an offset on, to its end, which is a multiple of 4 bytes away. */
-static __always_inline __u64 sum_to_end(struct xdp_md *ctx, __u32 offset)
+/* If there are so many bytes more, adds them to the sum in hand, and goes on behind them. */
+static __always_inline void sum_chunk(struct packet *packet, void *data, void *end, __u32 bytes)
 {
-	void *at = (void *)(long)ctx->data + (offset & OFFSET_MAX);
-	void *end = (void *)(long)ctx->data_end;
-	__u64 sum = 0;
+	__u64 offset = RECALL(packet->cursor);
+	void *at;
 
-	for (int i = 0; i < (QUOTE_MAX + ICMP_HEADER) / SUM_CHUNK; i++) {
-		if (at + SUM_CHUNK > end)
-			break;
-		sum += (__u32)bpf_csum_diff(NULL, 0, at, SUM_CHUNK, 0);
-		at += SUM_CHUNK;
-	}
-	for (int i = 0; i < SUM_CHUNK / 4; i++) {
-		if (at + 4 > end)
-			break;
-		sum += *(__u32 *)at;
-		at += 4;
-	}
-	return sum;
+	barrier_var(offset);
+	at = data + (offset & SUM_OFFSET_MAX);
+	if (at + bytes > end)
+		return;
+	packet->translation.address_sum += (__u32)bpf_csum_diff(NULL, 0, at, bytes, 0);
+	packet->cursor = offset + bytes;
+}
+
+/*
+ * The sum of the frame from an offset on, to its end, which is a multiple of 4 bytes away, and less than
+ * three of the longest chunks. All that changes is in memory, so that the verifier sees one way.
+ */
+static __always_inline __u64 sum_to_end(struct packet *packet, void *data, void *end, __u32 offset)
+{
+	packet->cursor = offset;
+	packet->translation.address_sum = 0;
+	sum_chunk(packet, data, end, SUM_CHUNK);
+#pragma unroll
+	for (__u32 bytes = SUM_CHUNK; bytes >= 4; bytes /= 2)
+		sum_chunk(packet, data, end, bytes);
+	return RECALL(packet->translation.address_sum);
 }
 
 /* The ICMP error for what the packet is answered. */
@@ -261,10 +274,10 @@ static __always_inline struct icmp_header icmp_error_for(const struct packet *pa
 }
 
 /* An ICMP error that quotes what there is of the packet, in whole words. */
-static __always_inline enum answer_result answer_icmp(struct xdp_md *ctx,
-						      const struct packet *packet)
+static __always_inline enum answer_result answer_icmp(struct xdp_md *ctx, struct packet *packet)
 {
 	__u32 network = packet->network & OFFSET_MAX, quote = packet->bytes;
+	__u32 most = packet->ipv6 ? QUOTE6_MAX : QUOTE4_MAX;
 	__u32 header = packet->ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u8 protocol = packet->ipv6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP;
@@ -274,7 +287,7 @@ static __always_inline enum answer_result answer_icmp(struct xdp_md *ctx,
 
 	if (!ration_take(ANSWER_COST_ICMP))
 		return ANSWER_RATIONED;
-	quote = (quote > QUOTE_MAX ? QUOTE_MAX : quote) & ~3;
+	quote = (quote > most ? most : quote) & ~3;
 	if (data + sizeof(ethernet) > end)
 		return ANSWER_FAILED;
 	/* Of a frame in several buffers, what is in the first. */
@@ -298,7 +311,7 @@ static __always_inline enum answer_result answer_icmp(struct xdp_md *ctx,
 	answer_network(data, network, packet, protocol, quote + sizeof(*icmp));
 	if (packet->ipv6)
 		sum = pseudo_header(packet, protocol, quote + sizeof(*icmp));
-	icmp->check = ~xlb_sum_fold(sum + sum_to_end(ctx, network + header));
+	icmp->check = ~xlb_sum_fold(sum + sum_to_end(packet, data, end, network + header));
 	return ANSWER_SENT;
 }
 

@@ -25,7 +25,6 @@
  * sent it need not send shorter ones (RFC 7915, 5.1; RFC 8200, 5).
  */
 #define CROSS_DONT_FRAGMENT 1260
-#define CROSS_MTU6_LEAST 1280
 
 static __always_inline __u32 cross_header(bool ipv6)
 {
@@ -207,8 +206,6 @@ __weak __noinline int emit_crossed(struct xdp_md *ctx, __u64 which, __u32 fallba
 		hop_look_up(ctx, which, fallback);
 	if (cross_overflows(packet, next)) {
 		verdict = too_big(ctx, next->mtu, cross_bytes(packet));
-		if (packet->ipv6 && packet->mtu < CROSS_MTU6_LEAST)
-			packet->mtu = CROSS_MTU6_LEAST;
 		if (verdict)
 			return verdict;
 	}

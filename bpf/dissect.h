@@ -32,8 +32,8 @@
 #define ICMP6_PARAMETER 4
 #define ICMP6_ECHO 128
 #define QUOTED_PORTS 8		/* of a transport header, an error quotes no less (RFC 792) */
-#define PATH_MTU4_LEAST 576	/* less is not believed: RFC 1122 3.3.2, RFC 8200 5 */
-#define PATH_MTU6_LEAST 1280
+#define PATH_MTU4_LEAST 576	/* less is not believed: RFC 1122 3.3.2; IPv6: PATH_MTU6_LEAST */
+#define PATH_MTU_MOST 0xffff	/* no packet is longer, and no next hop's MTU has room for more */
 
 /* Where a chain of headers ends. */
 struct chain {
@@ -137,7 +137,7 @@ static __always_inline void path_note(const struct xlb_address *to, __u32 mtu, b
 	struct xlb_path path = { .mtu = mtu, .learned = tick_now() };
 	struct xlb_address address;
 
-	if (mtu < (ipv6 ? PATH_MTU6_LEAST : PATH_MTU4_LEAST))
+	if (mtu < (ipv6 ? PATH_MTU6_LEAST : PATH_MTU4_LEAST) || mtu > PATH_MTU_MOST)
 		return;
 	address_map(&address, to, ipv6);
 	bpf_map_update_elem(&paths, &address, &path, BPF_ANY);

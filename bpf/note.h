@@ -67,9 +67,23 @@ __weak __noinline int partial_look(struct xdp_md *ctx)
 }
 
 /*
+ * Whether what comes out of a packet may be fragmented. IPv4: unless its sender has asked to be told; not
+ * one with options, which not all fragments would have. IPv6: what no sender need make shorter, in its
+ * outer header (RFC 2473, 7.1 b).
+ */
+static __always_inline bool may_split(const struct packet *packet, const struct iphdr *ip,
+				   const void *end)
+{
+	if (packet->ipv6)
+		return packet->bytes <= PATH_MTU6_LEAST;
+	return packet->kind != KIND_ERROR && packet->headers == sizeof(*ip) &&
+	       (void *)(ip + 1) <= end && !(ip->frag_off & bpf_htons(IP_DONT_FRAGMENT));
+}
+
+/*
  * What becomes of a packet that is more than the MTU, with so many bytes added in front: its sender is
- * told; or if it has not asked to be told, VERDICT_NEXT: tc fragments what comes out. One with options,
- * which not all fragments would have, is answered all the same.
+ * told, if of IPv6 never less than 1280, which it would not believe (RFC 8201, 4); or VERDICT_NEXT: tc
+ * fragments what comes out.
  */
 __weak __noinline int too_big(struct xdp_md *ctx, __u32 mtu, __u32 added)
 {
@@ -79,12 +93,15 @@ __weak __noinline int too_big(struct xdp_md *ctx, __u32 mtu, __u32 added)
 	if (!packet)
 		return VERDICT_PASS;
 	packet->mtu = mtu - added;
+	if (packet->ipv6 && packet->mtu < PATH_MTU6_LEAST)
+		packet->mtu = PATH_MTU6_LEAST;
 	ip = header_at((void *)(long)ctx->data, packet->network);
-	if (packet->ipv6 || packet->kind == KIND_ERROR || packet->headers != sizeof(*ip) ||
-	    packet->outcome.by_kernel & BY_KERNEL_CHECKSUM ||
-	    (void *)(ip + 1) > (void *)(long)ctx->data_end ||
-	    ip->frag_off & bpf_htons(IP_DONT_FRAGMENT))
+	if (!may_split(packet, ip, (void *)(long)ctx->data_end))
 		return answered(packet, ANSWER_TOO_BIG);
+	/* A checksum that is not finished must not be cut off from what it is to cover. */
+	if (packet->outcome.by_kernel & BY_KERNEL_CHECKSUM)
+		return packet->ipv6 ? dropped(packet, XLB_DROP_TOO_BIG) :
+				      answered(packet, ANSWER_TOO_BIG);
 	packet->mtu = mtu;
 	packet->outcome.by_kernel |= BY_KERNEL_SPLIT;
 	return VERDICT_NEXT;

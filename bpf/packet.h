@@ -45,6 +45,7 @@
 /* Bounds offsets into headers for the verifier. Longer headers are not ours. */
 #define OFFSET_MAX 0x1ff
 #define ICMP_HEADER 8		/* bytes of an echo or an error, in front of what it carries */
+#define PATH_MTU6_LEAST 1280	/* any way takes that, by fragments if need be (RFC 8200, 5) */
 
 /* What a step of the walk decided. 0: go on. */
 enum verdict {

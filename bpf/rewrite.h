@@ -120,7 +120,7 @@ static __always_inline bool translate_transport(const struct packet *packet,
 }
 
 static __always_inline bool translate_error_family(const struct packet *packet, void *data,
-						   void *end, bool ipv6)
+						   void *end, bool hop, bool ipv6)
 {
 	const struct translation *translation = &packet->translation;
 	__u16 *icmp = header_at(data, packet->error);
@@ -191,7 +191,8 @@ static __always_inline bool translate_error_family(const struct packet *packet, 
 		}
 		ip4->daddr = translation->destination.word[0];
 	}
-	ttl_decrease(outer, &sum, ipv6);
+	if (hop)
+		ttl_decrease(outer, &sum, ipv6);
 	if (!ipv6)
 		ip4->check = checksum_adjust(ip4->check, sum);
 	icmp[1] = checksum_adjust(icmp[1], total);
@@ -202,12 +203,13 @@ static __always_inline bool translate_error_family(const struct packet *packet, 
  * An ICMP error, by packet.translation: the packet that it quotes becomes what its sender had sent, and the error goes to
  * that sender; its own source stays that of the router, or becomes the name that the quoted
  * packet's receiver has for the sender. What the quote's headers change is taken into account in
- * the error's checksum.
+ * the error's checksum. `hop`: it has one less to live, of which nobody else takes account.
  */
-static __always_inline bool translate_error(const struct packet *packet, void *data, void *end)
+static __always_inline bool translate_error(const struct packet *packet, void *data, void *end,
+					    bool hop)
 {
-	return packet->ipv6 ? translate_error_family(packet, data, end, true) :
-			      translate_error_family(packet, data, end, false);
+	return packet->ipv6 ? translate_error_family(packet, data, end, hop, true) :
+			      translate_error_family(packet, data, end, hop, false);
 }
 
 #endif

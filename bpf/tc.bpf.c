@@ -47,10 +47,10 @@ __weak __noinline int tc_dissect(struct __sk_buff *skb)
 }
 
 /*
- * Translates an ICMP error by packet.translation. Nobody has left its checksum to a device, so it
- * is written in place. Returns 0, or -1: it is not all there.
+ * Translates an ICMP error by packet.translation; `hop`: see translate_error(). Nobody has left its
+ * checksum to a device, so it is written in place. Returns 0, or -1: it is not all there.
  */
-__weak __noinline int tc_translate_error(struct __sk_buff *skb)
+__weak __noinline int tc_translate_error(struct __sk_buff *skb, bool hop)
 {
 	struct packet *packet = packet_get();
 	__u32 all = skb->len < OFFSET_MAX ? skb->len : OFFSET_MAX;
@@ -60,7 +60,7 @@ __weak __noinline int tc_translate_error(struct __sk_buff *skb)
 		return -1;
 	data = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;
-	return translate_error(packet, data, end) ? 0 : -1;
+	return translate_error(packet, data, end, hop) ? 0 : -1;
 }
 
 /* Headers that can be read, and what they say; VERDICT_PASS: nothing for us. */
@@ -149,16 +149,18 @@ static __always_inline bool skb_translate_transport(struct __sk_buff *skb,
 	       !bpf_skb_store_bytes(skb, transport, &after, sizeof(after), 0);
 }
 
-/* Writes a translation into the packet. */
+/* Writes a translation into the packet. `hop`: it has one less to live. */
 static __always_inline bool skb_translate(struct __sk_buff *skb, struct packet *packet,
-					  const struct translation *translation, bool ipv6)
+					  const struct translation *translation, bool hop, bool ipv6)
 {
 	__s64 sum;
 
 	if (packet->kind == KIND_ERROR) {
 		packet->translation = *translation;
-		return !tc_translate_error(skb);
+		return !tc_translate_error(skb, hop);
 	}
+	if (hop)
+		skb_decrease_ttl(skb, packet, ipv6);
 	sum = skb_write_addresses(skb, packet, translation, ipv6);
 	if (sum < 0 || (!ipv6 && bpf_l3_csum_replace(skb, IPV4_CHECK, 0, sum, 0)))
 		return false;
@@ -215,11 +217,8 @@ static __always_inline int skb_restore(struct __sk_buff *skb, struct packet *pac
 	ifindex = skb_route(skb, packet, &translation, ipv6);
 	if (!ifindex)
 		return skb_count(packet, VERDICT_DROP, XLB_DROP_NO_ROUTE);
-	if (!skb_translate(skb, packet, &translation, ipv6))
+	if (!skb_translate(skb, packet, &translation, true, ipv6))
 		return skb_count(packet, VERDICT_DROP, XLB_DROP_EMIT_FAILED);
-	/* An error's has gone down with the rest of it. */
-	if (packet->kind != KIND_ERROR)
-		skb_decrease_ttl(skb, packet, ipv6);
 	skb_count(packet, VERDICT_STACK, XLB_DROP_NONE);
 	return bpf_redirect_neigh(ifindex, NULL, 0, 0);
 }
@@ -240,7 +239,8 @@ static __always_inline int skb_rename(struct __sk_buff *skb, struct packet *pack
 	reply_outcome(packet, &reply, ipv6);
 	reply_translation(packet, &reply, ipv6, &translation);
 	flow_touch(&reply.flow, reply.value, FLOW_BY_REPLY, packet, ipv6);
-	if (!skb_translate(skb, packet, &translation, ipv6))
+	/* The kernel has routed it. */
+	if (!skb_translate(skb, packet, &translation, false, ipv6))
 		return skb_count(packet, VERDICT_DROP, XLB_DROP_EMIT_FAILED);
 	return skb_count(packet, VERDICT_LOCAL, XLB_DROP_NONE);
 }

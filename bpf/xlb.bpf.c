@@ -72,7 +72,7 @@ __weak __noinline int xdp_translate_error(struct xdp_md *ctx)
 
 	if (!packet)
 		return -1;
-	return translate_error(packet, data, end) ? 0 : -1;
+	return translate_error(packet, data, end, true) ? 0 : -1;
 }
 
 /*

@@ -125,7 +125,7 @@ void generate_model(struct model *model, uint64_t seed)
 	memset(model, 0, sizeof(*model));
 	memcpy(model->node_mac, node, 6);
 	memcpy(model->router_mac, router, 6);
-	model->mtu = 1500;
+	model->mtu = one_in(3) ? 1280 + draw(60) : 1500;
 	model->partial = !one_in(4);
 	model->port_min = 1024;
 	model->port_max = 32767;

@@ -214,18 +214,26 @@ static bool answerable(const struct packet *packet)
 	return packet->kind == WHOLE || packet->kind == FIRST;
 }
 
-/* Whether a packet that does not fit is fragmented, instead of its sender being told. */
+/*
+ * Whether a packet that does not fit is fragmented, instead of its sender being told. Of IPv6 what need not
+ * be shorter, in the tunnel that it does not fit.
+ */
 static bool is_split(const struct packet *packet)
 {
-	return !packet->v6 && packet->kind != ERROR && packet->headers == 20 && !packet->partial &&
-	       !(packet->frame[packet->network + 6] & 0x40);
+	if (packet->partial)
+		return false;
+	return packet->v6 ? packet->bytes <= 1280 :
+			    packet->kind != ERROR && packet->headers == 20 &&
+				    !(packet->frame[packet->network + 6] & 0x40);
 }
 
 static void too_big(struct model *model, int service, const struct packet *packet,
 		    unsigned int mtu, struct frame_out *out)
 {
-	if (!answerable(packet))
+	if (!answerable(packet) || (packet->v6 && packet->bytes <= 1280))
 		drop(model, service, XLB_DROP_TOO_BIG, out);
+	else if (packet->v6 && mtu < 1280)
+		out_error(packet, 2, 0, 1280, out);
 	else
 		out_error(packet, packet->v6 ? 2 : 3, packet->v6 ? 0 : 4, mtu, out);
 }
@@ -368,15 +376,14 @@ static const struct packet *cross_check(struct model *model, unsigned int servic
 					const struct packet *packet, struct frame_out *out)
 {
 	unsigned int header = packet->v6 ? 20 : 40;
-	unsigned int bytes = packet->bytes - packet->headers + header, mtu;
+	unsigned int bytes = packet->bytes - packet->headers + header;
 
 	if (packet->kind != WHOLE) {
 		drop(model, service, XLB_DROP_UNTRANSLATABLE, out);
 		return NULL;
 	}
 	if (bytes > model->mtu && !(packet->v6 && bytes <= 1260) && !is_split(packet)) {
-		mtu = model->mtu - header + packet->headers;
-		too_big(model, service, packet, packet->v6 && mtu < 1280 ? 1280 : mtu, out);
+		too_big(model, service, packet, model->mtu - header + packet->headers, out);
 		return NULL;
 	}
 	if (!packet->v6 && packet->protocol == UDP &&

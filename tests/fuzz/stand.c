@@ -26,7 +26,7 @@
 struct stand {
 	struct xlb_bpf *xlb;
 	struct xlb_config config;
-	unsigned int ifindex;
+	unsigned int ifindex, mtu;
 	int cpus;
 	uint32_t used[MODEL_SERVICES][2];	/* slots of the last configuration: id, is IPv6 */
 	unsigned int n_used, n_backends;
@@ -179,17 +179,33 @@ bool stand_learned_paths(struct stand *stand)
 	return !bpf_map_get_next_key(bpf_map__fd(stand->xlb->maps.paths), NULL, key);
 }
 
+/* Next hops have what was learned in them, and the MTU of the link. */
+static void forget_neighbours(struct stand *stand)
+{
+	for (uint32_t i = 0; i < stand->config.neighbours; i++)
+		zero_values(stand, stand->xlb->maps.neighbours, i, sizeof(struct xlb_neighbour));
+}
+
+static void link_set(struct stand *stand, unsigned int mtu)
+{
+	char command[64];
+
+	if (stand->mtu == mtu)
+		return;
+	snprintf(command, sizeof(command), "ip link set v0 mtu %u", mtu);
+	shell(command);
+	stand->mtu = mtu;
+	forget_neighbours(stand);
+}
+
 static void forget(struct stand *stand)
 {
 	struct xlb_bpf *xlb = stand->xlb;
 
 	if (stand_learned_paths(stand)) {
 		map_empty(xlb->maps.paths);
-		/* Next hops have what was learned in them. */
-		for (uint32_t i = 0; i < stand->config.neighbours; i++)
-			zero_values(stand, xlb->maps.neighbours, i, sizeof(struct xlb_neighbour));
+		forget_neighbours(stand);
 	}
-
 	for (unsigned int i = 0; i < stand->n_used; i++) {
 		struct xlb_service none4 = {};
 		struct xlb_service6 none6 = {};
@@ -378,6 +394,7 @@ void stand_configure(struct stand *stand, struct model *model)
 	uint32_t zero = 0;
 
 	forget(stand);
+	link_set(stand, model->mtu);
 	stand->config.partial = model->partial;
 	put(stand->xlb->maps.config, &zero, &stand->config);
 	stand->n_used = 0;

@@ -370,7 +370,8 @@ void out_reset(const struct packet *packet, struct frame_out *out)
 void out_error(const struct packet *packet, uint8_t type, uint8_t code, uint32_t rest,
 		      struct frame_out *out)
 {
-	unsigned int quote = (packet->bytes > 504 ? 504 : packet->bytes) & ~3u;
+	unsigned int most = packet->v6 ? 1280 - 40 - 8 : 576 - 20 - 8;
+	unsigned int quote = (packet->bytes > most ? most : packet->bytes) & ~3u;
 	uint8_t *icmp = out->data + packet->network + (packet->v6 ? 40 : 20);
 	uint8_t protocol = packet->v6 ? ICMP6 : ICMP;
 

@@ -33,10 +33,11 @@ def gue(family):
 
 
 def take_out_of_tunnels():
-    """Until it is killed. IPv4 inside; raw sockets of IPv4 give the outer header as well."""
+    """Until it is killed. Raw sockets of IPv4 give the outer header as well."""
     device = tun("tun0")
     os.system("ip link set tun0 up mtu 9000; echo 0 >/proc/sys/net/ipv4/conf/tun0/rp_filter")
-    sockets = {raw(socket.AF_INET, 4): 20, raw(socket.AF_INET6, 4): 0, gue(socket.AF_INET): 0, gue(socket.AF_INET6): 0}
+    sockets = {raw(family, inner): header for inner in (4, 41) for family, header in ((socket.AF_INET, 20), (socket.AF_INET6, 0))}
+    sockets |= {gue(socket.AF_INET): 0, gue(socket.AF_INET6): 0}
     for one in sockets:
         one.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)      # SO_RCVBUFFORCE: many come at once
     print("ready", flush=True)

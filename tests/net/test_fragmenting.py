@@ -66,6 +66,42 @@ def test_large_datagrams_through_tunnels(net, place, forward, outer, scheduler):
     assert not drops()
 
 
+def ask_by_ipv6(address, sizes):
+    """The sizes of packets, with headers, that are answered."""
+    for size in sizes:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as one:
+            one.settimeout(3)
+            one.connect((address, PORT))
+            data = os.urandom(size - 48)
+            one.send(data)
+            try:
+                intact = one.recv(65536) == answer_to(data)
+            except TimeoutError:
+                intact = False
+            print(json.dumps([size, intact]))
+
+
+@pytest.mark.parametrize("forward,outer", [("ipip", 6), ("gue", 6), ("ipip", 4)])
+def test_ipv6_in_a_tunnel_over_the_narrowest_way(net, forward, outer):
+    """1,280 bytes of IPv6 arrive over any way, also where a way of no more than that has to take the tunnel's header as well."""
+    there = net.neighbour(1, "eth1", mtu=1280)
+    NODE.run("ip", "link", "set", "eth1", "mtu", 1280)
+    net.attach("eth0", "eth1")
+    own(there.host, VIPS[6])
+    no_rp_filter(there.host)
+    forked(there.host, detunnel.take_out_of_tunnels)
+    forked(there.host, answer_large)
+    key = f"{text(VIPS[6], PORT)}/udp"
+    lbctl("services", "add", key, "--forward", forward)
+    lbctl("backends", "add", key, text(there.addresses[outer], PORT))
+    # Until the neighbours are known, fragments are lost.
+    net.client.fork(ask_by_ipv6, VIPS[6], (100, 100)).output()
+    sizes = (1000, 1240, 1241, 1260, 1261, 1280)
+    answered = net.client.fork(ask_by_ipv6, VIPS[6], sizes, timeout=60).output().splitlines()
+    assert dict(map(json.loads, answered)) == dict.fromkeys(sizes, True), drops()
+    assert not drops()
+
+
 @pytest.mark.parametrize("forward", ("nat", "dnat", "l2"))
 def test_a_narrow_link_behind_the_node(net, forward):
     there = net.neighbour(1, "eth1")

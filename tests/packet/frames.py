@@ -37,6 +37,9 @@ def frame(source, destination, transport, link=(), extra=(), ttl=64, payload=b"h
     return bytes(packet / transport / Raw(payload))
 
 
+QUOTED = {4: 576 - 20 - 8, 6: 1280 - 40 - 8}     # bytes of a long packet that an error quotes (RFC 1812 4.3.2.3, RFC 4443 2.4 c)
+
+
 def network(family, v4, v6):
     return v4 if family == 4 else v6
 

@@ -10,7 +10,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 import stand
-from frames import (BACKEND, BACKEND6, CLIENT, CLIENT6, LINKS, PORTS, VIP, VIP6, backend_mac, backend_text, frame,
+from frames import (BACKEND, BACKEND6, CLIENT, CLIENT6, LINKS, PORTS, QUOTED, VIP, VIP6, backend_mac, backend_text, frame,
                     network, port_of, transport, vip_text)
 from test_packets import NETWORKS
 
@@ -130,7 +130,7 @@ def test_too_big_in_ipv6(service):
             assert Ether(out)[IPv6].plen == 1460
         else:
             answer = IP(src=VIP, dst=CLIENT, ttl=64, id=0, flags="DF") / ICMP(type=3, code=4, nexthopmtu=1480)
-            assert out == bytes(Ether(src=TO_CLIENT[0], dst=TO_CLIENT[1]) / answer / Raw(sent[14:14 + 504]))
+            assert out == bytes(Ether(src=TO_CLIENT[0], dst=TO_CLIENT[1]) / answer / Raw(sent[14:14 + QUOTED[4]]))
 
 
 def test_routers_narrow_the_way_to_the_backend(service):

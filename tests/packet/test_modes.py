@@ -2,7 +2,10 @@
 """Direct server return: l2, ipip and gue, in all families, with and without flows; and what services can be told besides."""
 
 import collections
+import ipaddress
 import itertools
+import json
+import sys
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
@@ -11,7 +14,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 import stand
-from frames import (BACKEND, BACKEND6, CLIENT, CLIENT6, LINKS, PORTS, VIP, VIP6, backend_mac, backend_text, frame,
+from frames import (BACKEND, BACKEND6, CLIENT, CLIENT6, LINKS, PORTS, QUOTED, VIP, VIP6, backend_mac, backend_text, frame,
                     network, transport, vip_text)
 from test_packets import NETWORKS
 
@@ -203,12 +206,13 @@ def test_too_big_for_the_tunnel(service, forward, inner, family, name):
     else:
         answer = IPv6(src=vip, dst=client, hlim=64) / ICMPv6PacketTooBig(mtu=1500 - added)
     assert verdict == "tx"
-    assert out == bytes(Ether(**TO_CLIENT) / answer / Raw(sent[14:14 + 504]))
+    assert out == bytes(Ether(**TO_CLIENT) / answer / Raw(sent[14:14 + QUOTED[inner]]))
 
 
 @pytest.mark.parametrize("inner", (4, 6))
 def test_routers_narrow_a_tunnel(service, inner):
-    """An ICMP error about our outer packet is believed from the next tick on; one about strangers is not."""
+    """An ICMP error about our outer packet is believed from the next tick on. An IPv6 sender is never told less than 1280, which it
+    need not believe: what is no longer goes on, and is fragmented in its outer header."""
     client, vip = addresses(inner)
     # A backend of its own: what was learned of a path stays for ten minutes.
     service(vip_text(inner, 80, "udp"), [backend_text(4, 80, network(inner, 3, 4))], forward="ipip")
@@ -225,9 +229,34 @@ def test_routers_narrow_a_tunnel(service, inner):
 
     answer = stand.wait_for(narrowed, 5, "the path's MTU")
     mtu = Ether(answer)[ICMP].nexthopmtu if inner == 4 else Ether(answer)[ICMPv6PacketTooBig].mtu
-    assert mtu == 1280 - 20
+    assert mtu == network(inner, 1280 - 20, 1280)
+    if inner == 6 and not stand.ON_THE_WIRE:
+        verdict, out = stand.send(frame(client, vip, UDP(sport=next(PORTS), dport=80), payload=b"x" * (1280 - 48)))
+        assert verdict == "pass" and int.from_bytes(out[10:12], sys.byteorder) == 1280  # struct xlb_note: to be fragmented to that
+        assert len(out) == 32 + 14 + 20 + 1280
     run_after = stand.send(frame(client, vip, UDP(sport=next(PORTS), dport=80), payload=b"x" * 1100))
     assert run_after[0] == "tx" and run_after[1][14 + 9] in (4, 41)
+
+
+def test_an_mtu_that_no_packet_has(service):
+    """An ICMPv6 error says 32 bits of it; more than 16 say nothing, also where the lower ones would be a narrow way."""
+    service(vip_text(6, 80, "udp"), [backend_text(6, 80, 4)], forward="ipip")
+    verdict, out = stand.send(frame(CLIENT6, VIP6, UDP(sport=next(PORTS), dport=80), payload=b"x" * 1300))
+    assert verdict == "tx"
+
+    def told(mtu):
+        error = bytes(Ether() / IPv6(src="2001:db8:200::99", dst=stand.NODE6) / ICMPv6PacketTooBig(mtu=mtu) / Raw(out[14:14 + 200]))
+        assert stand.send(error) == ("pass", error)
+        return list(stand.BACKENDS6)[4] in paths()
+
+    assert not told(0x10000 + 1300)
+    assert told(1400)
+
+
+def paths():
+    """Addresses to which a narrow way is known."""
+    dump = json.loads(stand.run("bpftool", "-j", "map", "dump", "pinned", f"{stand.PIN_DIR}/paths").stdout)
+    return [str(ipaddress.ip_address(bytes(int(byte, 16) for byte in entry["key"]))) for entry in dump]
 
 
 def choices(count, name="tcp", flags="S", start=3000):
