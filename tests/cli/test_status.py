@@ -10,8 +10,8 @@ import features
 from cli_world import LBCTL, PIN_DIR, ROOT
 
 # What kernels have since when, of all that xlb can do without.
-SINCE = {"atomic exchange": (5, 12), "bpf_check_mtu": (5, 12), "bpf_map_lookup_percpu_elem": (5, 19),
-         "XDP_REDIRECT of frames in several buffers": (6, 3)}
+SINCE = {"atomic exchange": (5, 12), "bpf_check_mtu": (5, 12), "test runs with a device": (5, 15), "native XDP on bonds": (5, 15),
+         "bpf_map_lookup_percpu_elem": (5, 19), "XDP_REDIRECT of frames in several buffers": (6, 3)}
 
 
 def test_status_json(attached):
@@ -47,10 +47,46 @@ def test_status_text(attached):
     assert bool(re.search(rf"^counters +no {PIN_DIR}/counters: .*'lbctl backends list' shows the same$", text, re.M)) == bool(missing)
 
 
-def test_warnings(attached):
-    """Whatever --help of the kernel is missing here, text and JSON say the same."""
-    text, status = attached.ok("status"), attached.json("status")
+def warned(world, words):
+    """The one warning that has these words, in text and in JSON; None: there is none."""
+    text, status = world.ok("status"), world.json("status")
     assert re.findall(r"^warning: (.*)$", text, re.M) == status["warnings"]
+    lines = [line for line in status["warnings"] if words in line]
+    assert len(lines) <= 1, lines
+    return lines[0] if lines else None
+
+
+def test_warnings(world):
+    """Each comes with its cause, and goes with it; text and JSON say the same."""
+    world.lbctl("attach", "veth0", "--max-flows", "1024", "--max-backends", "11", "--mode", "generic", "--nat-ports", "2000-3000")
+    service = "192.0.2.10:80/tcp"
+    world.ok("services", "add", service)
+    assert warned(world, "generic mode, which") == "veth0: generic mode, which is several times slower than native"
+
+    for value, wanted in (("0", True), ("1", False)):
+        world.run("sysctl", "-qw", f"net.ipv4.conf.veth0.forwarding={value}")
+        line = warned(world, "forwarding")
+        assert bool(line) == wanted and (not wanted or line.startswith("net.ipv4.conf.veth0.forwarding is 0: ")), line
+
+    world.ok("backends", "add", service, "198.18.0.1:80")
+    assert warned(world, "no route") == "no route to 1 backend, 198.18.0.1:80"
+    world.run("ip", "route", "add", "198.18.0.0/15", "via", "198.51.100.2")
+    size = next(each["size"] for each in world.json("status")["maps"] if each["map"] == "backends")
+    used = -(-size * 9 // 10)  # from 90 % on
+    for last in range(1, used - 1):
+        world.ok("backends", "add", service, f"198.51.100.{last + 10}:80")
+    assert not warned(world, "no route") and not warned(world, "full")
+    world.ok("backends", "add", service, "198.51.100.99:80")
+    assert warned(world, "full") == f"the map backends is {used * 100 // size} % full ({used} of {size})"
+
+    assert not warned(world, "ip_local_port_range")
+    world.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=2500 60999")
+    assert warned(world, "ip_local_port_range").startswith(
+        "net.ipv4.ip_local_port_range (2500 to 60999) overlaps the ports for nat (2000 to 3000): ")
+
+    world.ok("detach", "--all")
+    world.lbctl("attach", "veth0", "--max-flows", "1024", "--mode", "native")
+    assert not warned(world, "generic mode, which")
 
 
 def test_gro_in_generic_mode(world):

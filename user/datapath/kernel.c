@@ -33,18 +33,28 @@ bool kernel_has_mirror(void)
 	return has_helper(BPF_FUNC_map_lookup_percpu_elem);
 }
 
+static bool knows_type(const char *name, uint32_t kind)
+{
+	struct btf *types = btf__load_vmlinux_btf();
+	bool knows = types && btf__find_by_name_kind(types, name, kind) > 0;
+
+	btf__free(types);
+	return knows;
+}
+
 /*
  * Frames in several buffers came with 5.18, but XDP_REDIRECT dropped them until drivers could say
  * whether they take them, by the type that is looked for here.
  */
 bool kernel_redirects_frags(void)
 {
-	struct btf *types = btf__load_vmlinux_btf();
-	bool has = types &&
-		   btf__find_by_name_kind(types, "netdev_xdp_act", BTF_KIND_ENUM) > 0;
+	return knows_type("netdev_xdp_act", BTF_KIND_ENUM);
+}
 
-	btf__free(types);
-	return has;
+/* A bond hands the verdict of its program to the port that the packet came by, with this function. */
+static bool has_bond_native(void)
+{
+	return knows_type("xdp_master_redirect", BTF_KIND_FUNC);
 }
 
 bool kernel_takes_frags(void)
@@ -52,17 +62,35 @@ bool kernel_takes_frags(void)
 	return kernel_has_buff_len() && kernel_redirects_frags();
 }
 
-/* Whether programs may be tried at all: if not, everything would seem to be missing. */
-static bool may_try(void)
+static int trial_load(void)
 {
 	const struct bpf_insn program[] = {
 		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = XDP_PASS },
 		{ .code = BPF_JMP | BPF_EXIT },
 	};
-	_cleanup_(close_fd) int fd = bpf_prog_load(BPF_PROG_TYPE_XDP, "xlb_probe", "GPL", program,
-						   sizeof(program) / sizeof(*program), NULL);
+
+	return bpf_prog_load(BPF_PROG_TYPE_XDP, "xlb_probe", "GPL", program,
+			     sizeof(program) / sizeof(*program), NULL);
+}
+
+/* Whether programs may be tried at all: if not, everything would seem to be missing. */
+static bool may_try(void)
+{
+	_cleanup_(close_fd) int fd = trial_load();
 
 	return fd >= 0;
+}
+
+/* As trace.c runs the packet. */
+static bool has_test_device(void)
+{
+	_cleanup_(close_fd) int fd = trial_load();
+	char frame[64] = {};
+	struct xdp_md context = { .data_end = sizeof(frame), .ingress_ifindex = LOOPBACK_IFINDEX };
+	LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = frame, .data_size_in = sizeof(frame),
+		    .ctx_in = &context, .ctx_size_in = sizeof(context));
+
+	return fd >= 0 && !bpf_prog_test_run_opts(fd, &run);
 }
 
 static const struct {
@@ -75,6 +103,9 @@ static const struct {
 	{ kernel_has_fib_mtu,
 	  { "bpf_check_mtu", "5.12",
 	    "device MTU is used; a smaller one of a route is learned from ICMP only" } },
+	{ has_test_device, { "test runs with a device", "5.15", "lbctl trace does not work" } },
+	{ has_bond_native,
+	  { "native XDP on bonds", "5.15", "--mode auto takes generic mode there, which is slower" } },
 	{ kernel_has_mirror,
 	  { "bpf_map_lookup_percpu_elem", "5.19",
 	    "the counters for bpftool cost every packet to a backend a look-up" } },
