@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from cli_world import PIN_DIR, ROOT
+from cli_world import PIN_DIR
 from test_attach import PASS, attach, devices, fixture_stranger, xdp_on  # noqa: F401 (a fixture)
 
 VIP = "192.0.2.10:80/tcp"
@@ -136,13 +136,13 @@ def test_in_a_network_namespace_by_ip(world):
     """`ip netns exec` gives the command a /sys of its own, in which pins are lost as it ends."""
     world.run("ip", "netns", "add", "inner")
     world.run("ip", "-n", "inner", "link", "add", "in0", "type", "veth", "peer", "name", "in1")
-    done = subprocess.run([*world.enter, "ip", "netns", "exec", "inner", str(ROOT / "build/lbctl"), "attach", "in0"],
-                          capture_output=True, text=True, check=True)
-    assert "with `ip netns exec`: as this command" in done.stderr
+    result = world.lbctl("attach", "in0", prefix=["ip", "netns", "exec", "inner"])
+    assert result.status == 0 and "with `ip netns exec`: as this command" in result.err
     inside = ["nsenter", "--net=/run/netns/inner"]
-    status = world.lbctl("status", prefix=inside)
-    if "in0: an xlb is attached" not in status.out:
+    program = json.loads(world.run(*inside, "ip", "-j", "-d", "link", "show", "in0"))[0]["xdp"]["prog"]["id"]
+    if json.loads(world.run("bpftool", "-j", "prog", "show", "id", str(program)))["name"] != "xlb":
         pytest.skip("with libxdp's pins our program in the dispatcher has gone, too")
+    assert "in0: an xlb is attached" in world.lbctl("status", prefix=inside).out
     assert world.lbctl("detach", "in0", prefix=inside).status == 0
     assert "xdp" not in json.loads(world.run(*inside, "ip", "-j", "-d", "link", "show", "in0"))[0]
 

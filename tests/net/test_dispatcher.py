@@ -194,6 +194,53 @@ def test_generic_mode_has_a_dispatcher_too(shared):
     assert NODE.run("xdp-loader", "status", "eth0").stdout.count(" skb ") == 1 and names() == ["xlb"]
 
 
+def test_mode_of_who_was_first(shared):
+    """A dispatcher that is there keeps its mode: auto joins it and says so, and native is refused with what would do."""
+    world.run("xdp-filter", "load", "eth0", "-m", "skb")
+    before = chain()
+    assert "eth0: libxdp's dispatcher is there in generic mode, and xlb in it" in world.lbctl("attach", "eth0").stderr
+    assert names() == ["xdpfilt_alw_all", "xlb"] and world.lbctl_json("status")["devices"][0]["mode"] == "generic"
+    world.lbctl("detach", "--all")
+    refused = world.lbctl("attach", "eth0", "--mode", "native", check=False)
+    assert refused.returncode == 1 and "attached in generic mode, and so xlb can be: --mode generic, or auto" in refused.stderr
+    assert chain() == before
+
+
+def test_a_full_dispatcher(shared):
+    """Ten programs are the most: an eleventh is told so, and an upgrade, which takes one place more, before it changes anything."""
+    def pinned():
+        return json.loads(world.run("bpftool", "-j", "prog", "show", "pinned", f"{world.PIN_DIR}/xdp").stdout)["tag"]
+    for _ in range(9):
+        come("early")
+    world.lbctl("attach", "eth0")
+    before, tag = chain(), pinned()
+    assert len(before) == 10
+    refused = world.run(OTHER, "attach", "eth0", check=False)
+    assert refused.returncode == 1 and "eth0: libxdp's dispatcher is full" in refused.stderr
+    assert chain() == before and pinned() == tag
+    go("early")
+    world.run(OTHER, "attach", "eth0")
+    assert pinned() != tag and [entry[3] for entry in chain() if entry[1] == "xlb"] == [pinned()]
+    world.lbctl("detach", "--all")
+    come("early")
+    come("early")
+    refused = world.lbctl("attach", "eth0", check=False)
+    assert refused.returncode == 1 and "eth0: libxdp's dispatcher is full: 10 programs" in refused.stderr
+
+
+def test_pins_that_are_gone(shared):
+    """The program stays in the dispatcher; named, it goes out of it, and nobody else does."""
+    come("early")
+    world.lbctl("attach", "eth0")
+    before = others()
+    world.run("rm", "-r", world.PIN_DIR)
+    assert "eth0: an xlb is attached" in world.lbctl("status").stdout
+    assert world.lbctl("detach", "--all", check=False).returncode == 1 and "xlb" in names()
+    assert "eth0: an xlb without pins was taken away" in world.lbctl("detach", "eth0").stderr
+    assert chain() == before
+    assert "clsact" not in world.run("tc", "qdisc", "show", "dev", "eth0").stdout
+
+
 def test_status_shows_the_chain(shared):
     """As xdp-loader does, in text and JSON; `ours` is where xlb is."""
     world.run("xdp-filter", "load", "eth0", "-m", "native")

@@ -30,6 +30,11 @@ static int attach_failed(const char *device, const struct xdp_state *before, int
 			err, -r,
 			"%s: libxdp's dispatcher is attached and does not take another program on this kernel; detach what is there (xdp-loader unload %s --all)",
 			device, device);
+	if (is_beside(before) && r == -E2BIG)
+		return error_set(
+			err, -r,
+			"%s: libxdp's dispatcher is full: %d programs; unload one of them (xdp-loader status %s)",
+			device, CHAIN_MAX, device);
 	return error_set(err, -r, "%s: cannot attach%s: %s%s%s%s", device,
 			 is_beside(before) ? " beside what is in libxdp's dispatcher" : "",
 			 strerror(-r), *words ? " (" : "", words, *words ? ")" : "");

@@ -9,9 +9,10 @@
  *
  * In a dispatcher nobody can be replaced, only come and go. So the new program comes beside the old
  * one, at the same priority, before the old one goes: for that moment packets may pass both, of which
- * the second finds nothing to do.
+ * the second finds nothing to do. A full dispatcher has no room for that, which is found out first.
  */
 #include <errno.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -73,13 +74,56 @@ int pin_replace(struct datapath *dp, const char *name, int fd, struct error *err
 	return 0;
 }
 
+/* What runs on the device, ours and others'; 0: ours does not. */
+static size_t programs_on(struct datapath *dp, const struct device *device, struct xdp_state *state,
+			  struct chain_member chain[CHAIN_MAX])
+{
+	if (!(device->entry.flags & XLB_DEVICE_XDP) || xdp_look(dp, device->ifindex, state) ||
+	    state->owner != XDP_OURS)
+		return 0;
+	return state->dispatcher ?
+		       dispatcher_chain(dp, device->ifindex, state->attached_id, chain) :
+		       program_describe(dp, state->program_id, chain);
+}
+
+static bool has_tag(const struct chain_member *chain, size_t n, const char *tag)
+{
+	for (size_t i = 0; i < n; i++)
+		if (chain[i].ours && !strcmp(chain[i].tag, tag))
+			return true;
+	return false;
+}
+
+/* Whether the program with this tag can come to all devices, before anything is changed. */
+static int room_check(struct datapath *dp, const char *tag, struct error *err)
+{
+	for (size_t i = 0; i < dp->n_devices; i++) {
+		struct chain_member chain[CHAIN_MAX];
+		char name[IF_NAMESIZE];
+		struct xdp_state state;
+		size_t n = programs_on(dp, &dp->devices[i], &state, chain);
+
+		if (n < CHAIN_MAX || has_tag(chain, n, tag) ||
+		    !if_indextoname(dp->devices[i].ifindex, name))
+			continue;
+		return error_set(
+			err, ENOSPC,
+			"%s: libxdp's dispatcher is full, and the program of this build comes before that of the other one goes: unload one of the %d (xdp-loader status %s), and attach again",
+			name, CHAIN_MAX, name);
+	}
+	return 0;
+}
+
 /* Replaces the pins if the programs of this build are others. */
 static int pins_upgrade(struct datapath *dp, bool *ret_changed, struct error *err)
 {
 	struct build *build = NULL;
 	bool changed = false;
+	char tag[17];
 	int r = build_load(dp, &build, err);
 
+	if (!r && tag_of(build_program(build, "xdp"), tag))
+		r = room_check(dp, tag, err);
 	for (size_t i = 0; !r && i < N_PINS; i++) {
 		char pinned[17], loaded[17];
 		int fd = build_program(build, PINS[i]);
@@ -104,7 +148,7 @@ static int device_upgrade(struct datapath *dp, struct device *device, const char
 {
 	struct chain_member chain[CHAIN_MAX];
 	struct xdp_state state;
-	bool qdisc_made, there = false;
+	bool qdisc_made, there;
 	size_t n;
 	int r = 0;
 
@@ -114,14 +158,10 @@ static int device_upgrade(struct datapath *dp, struct device *device, const char
 			      &qdisc_made, err);
 	if (r == -ENODEV)
 		return 0;
-	if (r || !(device->entry.flags & XLB_DEVICE_XDP) ||
-	    xdp_look(dp, device->ifindex, &state) || state.owner != XDP_OURS)
+	if (r)
 		return r;
-	n = state.dispatcher ?
-		    dispatcher_chain(dp, device->ifindex, state.attached_id, chain) :
-		    program_describe(dp, state.program_id, chain);
-	for (size_t i = 0; i < n; i++)
-		there |= chain[i].ours && !strcmp(chain[i].tag, tag);
+	n = programs_on(dp, device, &state, chain);
+	there = has_tag(chain, n, tag);
 	for (size_t i = 0; !r && i < n; i++) {
 		if (!chain[i].ours || !strcmp(chain[i].tag, tag))
 			continue;
