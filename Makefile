@@ -50,10 +50,11 @@ BENCH_SKELETONS := $(patsubst %.bpf.c,$(B)/%.skel.h,$(sort $(wildcard tests/benc
 
 all: $(B)/lbctl
 
-# What the flags were, so that a change of them rebuilds.
+# What the flags were, so that a change of them rebuilds; made anew only then, so that make -n and -q know what is left to do.
 FLAGS := $(CC) $(CLANG) $(CFLAGS) $(XLB_CFLAGS) $(XLB_LDFLAGS) $(BPF_CFLAGS)
-$(B)/flags: FORCE
-	$(Q)mkdir -p $(@D); printf '%s' '$(subst ','\'',$(FLAGS))' | cmp -s - $@ || printf '%s' '$(subst ','\'',$(FLAGS))' >$@
+FLAGS_WERE := $(file <$(B)/flags)
+$(B)/flags: $(if $(subst <$(FLAGS)>,,<$(FLAGS_WERE)>),FORCE)
+	$(Q)mkdir -p $(@D); printf '%s' '$(subst ','\'',$(FLAGS))' >$@
 .PHONY: FORCE
 
 $(B)/lbctl: $(USER_OBJECTS)
