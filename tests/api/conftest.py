@@ -47,11 +47,16 @@ class Cluster:
             "spec": {"type": "LoadBalancer", "selector": {"app": name}, "ports": ports} | spec, "status": status})
 
     def slice(self, *addresses, service="hello", namespace="default", name=None):
+        """An address may be "ADDRESS@NODE"."""
+        endpoints = []
+        for address in addresses:
+            address, _, node = address.partition("@")
+            endpoints.append({"addresses": [address], "conditions": {"ready": True}} | ({"nodeName": node} if node else {}))
         return self.server.put("endpointslices", {
             "metadata": {"name": name or f"{service}-1", "namespace": namespace,
                          "labels": {"kubernetes.io/service-name": service}},
             "addressType": "IPv4", "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
-            "endpoints": [{"addresses": [address], "conditions": {"ready": True}} for address in addresses]})
+            "endpoints": endpoints})
 
     def sync(self, *options, check=True, config=None, **more):
         return lbctl("backends", "sync", "--kubeconfig", config or self.config, *options, check=check, **more)

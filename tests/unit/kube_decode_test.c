@@ -166,6 +166,16 @@ static const struct bad bad_rows[] = {
 	{ E("'addressType':'IPv4','endpoints':[{'addresses':['10.0.0.1'],'conditions':"
 	    "{'ready':'true'}}]"),
 	  "conditions: ready: a boolean is expected, this is a string" },
+	{ E("'addressType':'IPv4','endpoints':[{'addresses':['10.0.0.1'],'nodeName':7}]"),
+	  "endpoints[0]: nodeName: a string is expected" },
+	{ E("'addressType':'IPv4','endpoints':[{'addresses':['10.0.0.1'],'hints':[]}]"),
+	  "endpoints[0]: hints: an object is expected" },
+	{ E("'addressType':'IPv4','endpoints':[{'addresses':['10.0.0.1'],'hints':{'forZones':'a'}}]"),
+	  "hints: forZones: a list is expected" },
+	{ E("'addressType':'IPv4','endpoints':[{'addresses':['10.0.0.1'],'hints':{'forNodes':["
+	    "{'name':'a'},7]}}]"), "hints: forNodes[1]: an object is expected" },
+	{ S("'spec':{'externalTrafficPolicy':true}"), "externalTrafficPolicy: a string is expected" },
+	{ S("'spec':{'healthCheckNodePort':65536}"), "healthCheckNodePort: 65536 is not in 0..65535" },
 	{ E("'addressType':'IPv4','ports':[{'port':65536}]"), "ports[0]: port: 65536 is not in" },
 	{ E("'addressType':'IPv4','ports':[7]"), "ports[0]: an object is expected" },
 	{ "{'kind':'Endpoints','metadata':{'name':'a'},'subsets':[{'addresses':[{}]}]}",

@@ -24,6 +24,16 @@
 #define ENDING "'ready':false,'serving':true,'terminating':true"
 #define ENDED "'ready':false,'serving':false,'terminating':true"
 #define VIP "192.0.2.10:80/tcp default/hello:http nat maglev"
+/* The tests are on node-a, in zone z1. */
+#define AT(node, ip, conditions)                                                                   \
+	"{'addresses':['" ip "'],'nodeName':'" node "','conditions':{" conditions "}}"
+#define ZONED(zones, ip, conditions)                                                               \
+	"{'addresses':['" ip "'],'conditions':{" conditions "},'hints':{'forZones':[{'name':'"     \
+	zones "'}]}}"
+#define LOCAL(more)                                                                                \
+	SERVICE("hello", META ",'spec':{'type':'LoadBalancer','externalTrafficPolicy':'Local',"    \
+			 "'clusterIP':'10.96.0.10'," more HTTP "}," BALANCER)
+#define KEPT "192.0.2.10:80/tcp default/hello:http dnat maglev"
 
 /* A Service of type LoadBalancer with one port and more in its spec, or with annotations. */
 #define LB_SERVICE(name, port, more)                                                               \
@@ -224,11 +234,121 @@ static const struct row rows[] = {
 	  VIP "\n",
 	  "default/hello: annotation xlb.dev/forward: \"x\" is unknown: nat is used\n"
 	  "default/hello: annotation xlb.dev/scheduler: \"y [0m\" is unknown: maglev is used\n" },
-	{ "what is not supported yet", LB,
-	  SERVICE("hello", META ",'spec':{'type':'LoadBalancer','externalTrafficPolicy':'Local',"
-			   HTTP "}," BALANCER),
-	  VIP "\n",
-	  "default/hello: externalTrafficPolicy Local is not supported yet: all endpoints are used\n" },
+
+	{ "Local: endpoints of this node, and the client's address is kept", LB,
+	  LOCAL("") SLICE("s1", AT("node-a", "10.0.0.1", READY) "," AT("node-b", "10.0.0.2", READY) ","
+			       EP("10.0.0.3", READY)),
+	  KEPT " 10.0.0.1:8080=active\n", NULL },
+	{ "Local: names of nodes are not prefixes of each other", LB,
+	  LOCAL("") SLICE("s1", AT("node-a", "10.0.0.1", READY) "," AT("node-aa", "10.0.0.2", READY) ","
+			       AT("node", "10.0.0.3", READY) "," AT("", "10.0.0.4", READY)),
+	  KEPT " 10.0.0.1:8080=active\n", NULL },
+	{ "Local: who ends here serves where only others' are ready", LB,
+	  LOCAL("") SLICE("s1", AT("node-a", "10.0.0.1", ENDING) "," AT("node-b", "10.0.0.2", READY)),
+	  KEPT " 10.0.0.1:8080=active\n", NULL },
+	{ "Local: who ends here does not beside one that is ready here", LB,
+	  LOCAL("") SLICE("s1", AT("node-a", "10.0.0.1", ENDING) "," AT("node-a", "10.0.0.2", READY)),
+	  KEPT " 10.0.0.1:8080=draining 10.0.0.2:8080=active\n", NULL },
+	{ "Cluster: who ends here does not beside one that is ready elsewhere", LB,
+	  HELLO SLICE("s1", AT("node-a", "10.0.0.1", ENDING) "," AT("node-b", "10.0.0.2", READY)),
+	  VIP " 10.0.0.1:8080=draining 10.0.0.2:8080=active\n", NULL },
+	{ "Local: one that is not ready keeps its flows, and nobody is kept out", LB,
+	  LOCAL("") SLICE("s1", AT("node-a", "10.0.0.1", NOT_READY) "," AT("node-b", "10.0.0.2", READY)),
+	  KEPT " 10.0.0.1:8080=draining\n", NULL },
+	{ "Local: none here and some elsewhere: dropped", LB,
+	  LOCAL("'loadBalancerSourceRanges':['10.0.0.0/8'],")
+	  SLICE("s1", AT("node-b", "10.0.0.2", READY)),
+	  KEPT " range=::/0\n", NULL },
+	{ "Local: none here, and elsewhere one that ends: dropped", LB,
+	  LOCAL("") SLICE("s1", AT("node-b", "10.0.0.2", ENDING)), KEPT " range=::/0\n", NULL },
+	{ "Local: none anywhere: refused", LB,
+	  LOCAL("") SLICE("s1", AT("node-b", "10.0.0.2", NOT_READY) "," AT("node-b", "10.0.0.3", ENDED)),
+	  KEPT "\n", NULL },
+	{ "Local: by v1beta1's topology, and nodeName before it", LB,
+	  LOCAL("") SLICE("s1",
+		"{'addresses':['10.0.0.1'],'topology':{'kubernetes.io/hostname':'node-a'}},"
+		"{'addresses':['10.0.0.2'],'topology':{'kubernetes.io/hostname':'node-b'}},"
+		"{'addresses':['10.0.0.3'],'nodeName':null,'topology':{'kubernetes.io/hostname':'node-a'}},"
+		"{'addresses':['10.0.0.4'],'nodeName':'node-b','topology':{'kubernetes.io/hostname':'node-a'}},"
+		"{'addresses':['10.0.0.5'],'topology':null}"),
+	  KEPT " 10.0.0.1:8080=active 10.0.0.3:8080=active\n", NULL },
+	{ "Local: by Endpoints", LB,
+	  LOCAL("") "{'kind':'Endpoints','metadata':{'name':'hello'},'subsets':[{'addresses':["
+		"{'ip':'10.0.0.1','nodeName':'node-a'},{'ip':'10.0.0.2','nodeName':'node-b'},"
+		"{'ip':'10.0.0.3'}],'notReadyAddresses':[{'ip':'10.0.0.4','nodeName':'node-a'},"
+		"{'ip':'10.0.0.5','nodeName':'node-b'}],'ports':[{'name':'http','port':8080}]}]}",
+	  KEPT " 10.0.0.1:8080=active 10.0.0.4:8080=draining\n", NULL },
+	{ "Local is for what comes from outside: not for the cluster IP", 15,
+	  LOCAL("'externalIPs':['192.0.2.99'],")
+	  SLICE("s1", AT("node-a", "10.0.0.1", READY) "," AT("node-b", "10.0.0.2", READY)),
+	  "10.96.0.10:80/tcp default/hello:http nat maglev 10.0.0.1:8080=active 10.0.0.2:8080=active\n"
+	  "192.0.2.10:80/tcp default/hello:http dnat maglev 10.0.0.1:8080=active\n"
+	  "192.0.2.99:80/tcp default/hello:http dnat maglev 10.0.0.1:8080=active\n"
+	  "198.51.100.1:31001/tcp default/hello:http dnat maglev 10.0.0.1:8080=active\n", NULL },
+	{ "internalTrafficPolicy is for the cluster IP alone", LB | KUBE_VIPS_CLUSTERIP,
+	  SERVICE("hello", META ",'spec':{'type':'LoadBalancer','clusterIP':'10.96.0.10',"
+			   "'internalTrafficPolicy':'Local'," HTTP "}," BALANCER)
+	  SLICE("s1", AT("node-a", "10.0.0.1", READY) "," AT("node-b", "10.0.0.2", READY)),
+	  "10.96.0.10:80/tcp default/hello:http nat maglev 10.0.0.1:8080=active\n"
+	  VIP " 10.0.0.1:8080=active 10.0.0.2:8080=active\n", NULL },
+	{ "internalTrafficPolicy with none here: dropped", KUBE_VIPS_CLUSTERIP,
+	  SERVICE("hello", META ",'spec':{'clusterIP':'10.96.0.10','internalTrafficPolicy':'Local',"
+			   HTTP "}") SLICE("s1", AT("node-b", "10.0.0.2", READY)),
+	  "10.96.0.10:80/tcp default/hello:http nat maglev range=::/0\n", NULL },
+	{ "Local: the annotation has the last word on forwarding", LB,
+	  SERVICE("hello", "'annotations':{'xlb.dev/forward':'nat'}},'spec':{'type':'LoadBalancer',"
+			   "'externalTrafficPolicy':'Local'," HTTP "}," BALANCER)
+	  SLICE("s1", AT("node-a", "10.0.0.1", READY)),
+	  VIP " 10.0.0.1:8080=active\n", NULL },
+	{ "Local: where an annotation cannot be had, the client's address is kept", LB,
+	  SERVICE("hello", "'annotations':{'xlb.dev/forward':'gue','xlb.dev/scheduler':'rr'}},'spec':{"
+			   "'type':'LoadBalancer','externalTrafficPolicy':'Local'," HTTP "}," BALANCER)
+	  SLICE("s1", AT("node-a", "10.0.0.1", READY)),
+	  "192.0.2.10:80/tcp default/hello:http dnat rr 10.0.0.1:8080=active\n",
+	  "default/hello: 192.0.2.10:80/tcp: gue keeps the port, but endpoints have port 8080: dnat is "
+	  "used\n" },
+	{ "Local: an address in two slices, once without its node", LB,
+	  LOCAL("") SLICE("s1", EP("10.0.0.1", READY)) SLICE("s2", AT("node-a", "10.0.0.1", READY)),
+	  KEPT " 10.0.0.1:8080=active\n", NULL },
+
+	{ "hints of zones: all have one, and one is for us", LB,
+	  HELLO SLICE("s1", ZONED("z1", "10.0.0.1", READY) "," ZONED("z2", "10.0.0.2", READY) ","
+			    ZONED("z3'},{'name':'z1", "10.0.0.3", READY)),
+	  VIP " 10.0.0.1:8080=active 10.0.0.2:8080=draining 10.0.0.3:8080=active\n", NULL },
+	{ "hints of zones: one ready endpoint has none", LB,
+	  HELLO SLICE("s1", ZONED("z1", "10.0.0.1", READY) "," ZONED("z2", "10.0.0.2", READY) ","
+			    EP("10.0.0.3", READY)),
+	  VIP " 10.0.0.1:8080=active 10.0.0.2:8080=active 10.0.0.3:8080=active\n", NULL },
+	{ "hints of zones: who is not ready needs none", LB,
+	  HELLO SLICE("s1", ZONED("z1", "10.0.0.1", READY) "," ZONED("z2", "10.0.0.2", READY) ","
+			    EP("10.0.0.3", NOT_READY)),
+	  VIP " 10.0.0.1:8080=active 10.0.0.2:8080=draining 10.0.0.3:8080=draining\n", NULL },
+	{ "hints of zones: none is for us", LB,
+	  HELLO SLICE("s1", ZONED("z2", "10.0.0.1", READY) "," ZONED("z3", "10.0.0.2", READY)),
+	  VIP " 10.0.0.1:8080=active 10.0.0.2:8080=active\n", NULL },
+	{ "hints of zones: the one for us is not ready", LB,
+	  HELLO SLICE("s1", ZONED("z1", "10.0.0.1", ENDING) "," ZONED("z3", "10.0.0.2", READY)),
+	  VIP " 10.0.0.1:8080=draining 10.0.0.2:8080=active\n", NULL },
+	{ "hints do not count where nobody is ready, nor for Local", LB,
+	  HELLO SLICE("s1", ZONED("z1", "10.0.0.1", ENDING) "," ZONED("z2", "10.0.0.2", ENDING))
+	  SERVICE("near", META ",'spec':{'type':'LoadBalancer','externalTrafficPolicy':'Local',"
+			  "'ports':[{'port':1}]}," BALANCER)
+	  "{'kind':'EndpointSlice','metadata':{'name':'n1','labels':{'kubernetes.io/service-name':"
+	  "'near'}},'addressType':'IPv4','ports':[{'port':1}],'endpoints':[{'addresses':['10.0.1.1'],"
+	  "'nodeName':'node-a','hints':{'forZones':[{'name':'z2'}]}},{'addresses':['10.0.1.2'],"
+	  "'nodeName':'node-a','hints':{'forZones':[{'name':'z1'}]}}]}",
+	  "192.0.2.10:1/tcp default/near:1 dnat maglev 10.0.1.1:1=active 10.0.1.2:1=active\n"
+	  VIP " 10.0.0.1:8080=active 10.0.0.2:8080=active\n", NULL },
+	{ "hints of nodes come before those of zones", LB,
+	  HELLO SLICE("s1", "{'addresses':['10.0.0.1'],'hints':{'forZones':[{'name':'z1'}],'forNodes':["
+			    "{'name':'node-b'}]}},{'addresses':['10.0.0.2'],'hints':{'forZones':["
+			    "{'name':'z1'}],'forNodes':[{'name':'node-a'}]}}"),
+	  VIP " 10.0.0.1:8080=draining 10.0.0.2:8080=active\n", NULL },
+	{ "hints of nodes for others leave those of zones", LB,
+	  HELLO SLICE("s1", "{'addresses':['10.0.0.1'],'hints':{'forZones':[{'name':'z1'}],'forNodes':["
+			    "{'name':'node-b'}]}},{'addresses':['10.0.0.2'],'hints':{'forZones':["
+			    "{'name':'z2'}],'forNodes':[{'name':'node-c'}]}}"),
+	  VIP " 10.0.0.1:8080=active 10.0.0.2:8080=draining\n", NULL },
 
 	{ "session affinity: three hours unless it says", LB,
 	  LB_SERVICE("a", 1, "'sessionAffinity':'ClientIP',")
@@ -404,6 +524,7 @@ static void test_row(void **state)
 
 	options.node_addresses = node_addresses;
 	options.n_node_addresses = 2;
+	options.place = (struct kube_place){ .node = "node-a", .zone = "z1" };
 	r = world_load(&world, &options, json, strlen(json), &err);
 	if (r < 0)
 		fail_msg("%s", err.text);
@@ -559,6 +680,26 @@ static void test_changed_wishes(void **state)
 	world_end(&world);
 }
 
+/* Without a zone hints of zones do not count; without a name no endpoint is here. */
+static void test_nowhere(void **state)
+{
+	struct world world = {};
+
+	(void)state;
+	load(&world, HELLO SLICE("s1", ZONED("z1", "10.0.0.1", READY) ","
+				       ZONED("z2", "10.0.0.2", READY)));
+	assert_string_equal(world_answer(&world),
+			    VIP " 10.0.0.1:8080=active 10.0.0.2:8080=active\n");
+	load(&world, LOCAL("") SLICE("s1", AT("node-a", "10.0.0.1", READY) ","
+					   EP("10.0.0.2", READY)));
+	assert_string_equal(world_answer(&world), KEPT " range=::/0\n");
+	/* The policy alone is a change. */
+	load(&world, HELLO SLICE("s1", AT("node-a", "10.0.0.1", READY) "," EP("10.0.0.2", READY)));
+	assert_string_equal(world_answer(&world),
+			    VIP " 10.0.0.1:8080=active 10.0.0.2:8080=active\n");
+	world_end(&world);
+}
+
 static void test_next_in_line(void **state)
 {
 	struct world world = {};
@@ -642,11 +783,12 @@ static void test_long_name(void **state)
 int main(void)
 {
 	size_t n = sizeof(rows) / sizeof(*rows);
-	struct CMUnitTest tests[sizeof(rows) / sizeof(*rows) + 8];
+	struct CMUnitTest tests[sizeof(rows) / sizeof(*rows) + 9];
 
 	for (size_t i = 0; i < n; i++)
 		tests[i] = (struct CMUnitTest){ rows[i].what, test_row, NULL, NULL, (void *)&rows[i] };
 	tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_changes);
+	tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_nowhere);
 	tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_next_in_line);
 	tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_scope);
 	tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_only_services);

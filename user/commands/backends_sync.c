@@ -6,10 +6,13 @@
  * loop: watch streams (kubernetes/), changes of routes and addresses (datapath/), signals, and the
  * timer of the next batch. Nothing else wakes it up.
  */
+#include <ctype.h>
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "commands/command.h"
@@ -27,6 +30,8 @@ enum {
 	OPTION_CONTEXT,
 	OPTION_VIPS,
 	OPTION_NODE_ADDRESS,
+	OPTION_NODE_NAME,
+	OPTION_ZONE,
 	OPTION_CLASS,
 	OPTION_DEFAULT_CLASS,
 	OPTION_ONLY_CLASS,
@@ -52,6 +57,10 @@ static const struct option_spec options[] = {
 	  "what becomes VIPs, with commas: loadbalancer (default), nodeport, clusterip, external" },
 	{ OPTION_NODE_ADDRESS, "node-address", "ADDRESSES",
 	  "where NodePorts are, with commas (default: those of the attached devices)" },
+	{ OPTION_NODE_NAME, "node-name", "NAME",
+	  "of this node in the cluster (default: NODE_NAME, or the host's name in lower case)" },
+	{ OPTION_ZONE, "zone", "ZONE",
+	  "of this node; endpoints that are meant for it are preferred (default: hints of zones do not count)" },
 	{ OPTION_CLASS, "class", "CLASS",
 	  "loadBalancerClass that is ours (default " KUBE_CLASS ")" },
 	{ OPTION_DEFAULT_CLASS, "default-class", NULL,
@@ -74,6 +83,7 @@ struct arguments {
 	struct kube_options kube;
 	const char *from;	/* NULL: an API server */
 	struct endpoint *node_addresses;	/* NULL: those of the attached devices */
+	char host_name[HOST_NAME_MAX + 1];
 	bool dry_run, verbose;
 };
 
@@ -156,6 +166,32 @@ static int check_name(const char *text, unsigned int slashes, struct error *err)
 	return 0;
 }
 
+/* Of a node, or of a zone, which is the value of a label. */
+static int check_place(const char *text, struct error *err)
+{
+	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._";
+
+	if (!*text || strlen(text) > 253 || strspn(text, allowed) != strlen(text))
+		return error_set(err, EINVAL, "'%s' is no name", text);
+	return 0;
+}
+
+/* As the kubelet names its node, if nobody told it otherwise. */
+static void find_node_name(struct arguments *arguments)
+{
+	const char *said = getenv("NODE_NAME");
+	char *name = arguments->host_name;
+
+	if (!arguments->kube.place.node && said && *said)
+		arguments->kube.place.node = said;
+	if (arguments->kube.place.node || gethostname(name, sizeof(arguments->host_name)) < 0)
+		return;
+	name[sizeof(arguments->host_name) - 1] = 0;
+	arguments->kube.place.node = name;
+	for (; *name; name++)
+		*name = tolower((unsigned char)*name);
+}
+
 static int parse_timeout(const char *text, unsigned int *ret_s, struct error *err)
 {
 	uint64_t number;
@@ -183,6 +219,12 @@ static int parse_formed(struct arguments *arguments, int option, const char *val
 		return parse_timeout(value, &arguments->kube.request_timeout_s, err);
 	case OPTION_WATCH_TIMEOUT:
 		return parse_timeout(value, &arguments->kube.watch_timeout_s, err);
+	case OPTION_NODE_NAME:
+		arguments->kube.place.node = value;
+		return check_place(value, err);
+	case OPTION_ZONE:
+		arguments->kube.place.zone = value;
+		return check_place(value, err);
 	case 'n':
 		arguments->kube.namespace = value;
 		return check_name(value, 0, err);
@@ -240,6 +282,8 @@ static int check_arguments(const struct command_line *line, struct arguments *ar
 	    (strncmp(kube->service, kube->namespace, length) || kube->service[length] != '/'))
 		return usage_error(line, "--service %s is not in --namespace %s", kube->service,
 				   kube->namespace);
+	find_node_name(arguments);
+	arguments->kube.health_checks = kube->watch && !arguments->dry_run;
 	arguments->kube.owner = arguments->from ? XLB_OWNER_FILE : XLB_OWNER_KUBERNETES;
 	return STATUS_OK;
 }

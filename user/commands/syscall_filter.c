@@ -55,6 +55,7 @@ static const char *const calls[] = {
 	/* sockets; which, see socket_families */
 	"connect", "bind", "getsockname", "getpeername", "getsockopt", "setsockopt", "sendto",
 	"sendmsg", "sendmmsg", "recvfrom", "recvmsg", "recvmmsg", "shutdown", "socketpair",
+	"listen", "accept4",	/* health checks */
 	/* signals */
 	"rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "rt_sigpending", "rt_sigtimedwait",
 	"sigaltstack", "kill", "tgkill",
@@ -74,7 +75,7 @@ static const char *const calls[] = {
 static const char *const calls_of_plugins[] = {
 	"execve", "execveat", "fork", "vfork", "wait4", "waitid", "pidfd_open",
 	"pidfd_send_signal", "setpgid", "setsid", "getpgid", "getpgrp", "getsid", "arch_prctl",
-	"prctl", "ioctl", "socket", "listen", "accept", "accept4", "creat", "pipe", "chdir",
+	"prctl", "ioctl", "socket", "accept", "creat", "pipe", "chdir",
 	"fchdir", "chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "lchown", "fchown",
 	"fchownat", "rename", "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat",
 	"truncate", "ftruncate", "fallocate", "fsync", "fdatasync", "sync_file_range", "utime",

@@ -47,30 +47,34 @@ struct cluster {
 	bool gave_up;
 };
 
-static int decode_any_service(const json_t *object, void **ret_object, struct error *err)
+static int decode_any_service(const json_t *object, const struct kube_place *place,
+			      void **ret_object, struct error *err)
 {
 	struct kube_service *service;
 	int r = decode_service(object, &service, err);
 
+	(void)place;
 	if (r >= 0)
 		*ret_object = service;
 	return r;
 }
 
-static int decode_any_slice(const json_t *object, void **ret_object, struct error *err)
+static int decode_any_slice(const json_t *object, const struct kube_place *place,
+			    void **ret_object, struct error *err)
 {
 	struct kube_set *set;
-	int r = decode_slice(object, &set, err);
+	int r = decode_slice(object, place, &set, err);
 
 	if (r >= 0)
 		*ret_object = set;
 	return r;
 }
 
-static int decode_any_endpoints(const json_t *object, void **ret_object, struct error *err)
+static int decode_any_endpoints(const json_t *object, const struct kube_place *place,
+				void **ret_object, struct error *err)
 {
 	struct kube_set *set;
-	int r = decode_endpoints(object, &set, err);
+	int r = decode_endpoints(object, place, &set, err);
 
 	if (r >= 0)
 		*ret_object = set;

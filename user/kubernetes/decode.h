@@ -12,14 +12,20 @@
 
 #include "kubernetes/objects.h"
 
+struct kube_place;
+
 int decode_service(const json_t *object, struct kube_service **ret_service, struct error *err);
 /*
+ * What an endpoint is to this node depends on where that is: place, borrowed for the call.
+ *
  * An EndpointSlice of discovery.k8s.io v1 or v1beta1. *ret_set is NULL where it is of no use: FQDN,
  * or no label that names a Service.
  */
-int decode_slice(const json_t *object, struct kube_set **ret_set, struct error *err);
+int decode_slice(const json_t *object, const struct kube_place *place, struct kube_set **ret_set,
+		 struct error *err);
 /* Endpoints of core/v1. */
-int decode_endpoints(const json_t *object, struct kube_set **ret_set, struct error *err);
+int decode_endpoints(const json_t *object, const struct kube_place *place,
+		     struct kube_set **ret_set, struct error *err);
 /* "namespace/name" of any object, checked; the caller frees. */
 int decode_key(const json_t *object, char **ret_key, struct error *err);
 

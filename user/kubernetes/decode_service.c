@@ -254,14 +254,21 @@ static int decode_ranges(const json_t *spec, struct kube_service *service, struc
 	return r;
 }
 
-static int decode_policy(const json_t *spec, struct kube_service *service, struct error *err)
+static int decode_policies(const json_t *spec, struct kube_service *service, struct error *err)
 {
-	const char *policy;
-	int r = json_get_string(spec, "externalTrafficPolicy", &policy, err);
+	const char *external, *internal;
+	long long port;
+	int r = json_get_string(spec, "externalTrafficPolicy", &external, err);
 
+	if (r >= 0)
+		r = json_get_string(spec, "internalTrafficPolicy", &internal, err);
+	if (r >= 0)
+		r = json_get_integer(spec, "healthCheckNodePort", 0, PORT_MAX, 0, &port, err);
 	if (r < 0)
 		return r;
-	service->local = policy && !strcmp(policy, "Local");
+	service->external_local = external && !strcmp(external, "Local");
+	service->internal_local = internal && !strcmp(internal, "Local");
+	service->health_port = port;
 	return 0;
 }
 
@@ -273,7 +280,7 @@ static int decode_spec(const json_t *spec, struct kube_service *service, struct 
 
 	r = decode_type(spec, &service->type, err);
 	if (r >= 0)
-		r = decode_policy(spec, service, err);
+		r = decode_policies(spec, service, err);
 	if (r >= 0)
 		r = decode_affinity(spec, service, err);
 	if (r >= 0)

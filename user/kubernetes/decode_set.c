@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "kubernetes/kubernetes.h"
 
 enum { PORT_MAX = 65535 };
 
@@ -51,15 +52,14 @@ static int decode_set_ports(const json_t *list, struct kube_part *part, struct e
 	return 0;
 }
 
-static int add_endpoint(struct kube_part *part, const char *text, enum kube_fitness fitness,
+/* An endpoint of which all but the address is known. */
+static int add_endpoint(struct kube_part *part, const char *text, struct kube_endpoint *endpoint,
 			struct error *err)
 {
-	struct kube_endpoint endpoint = { .fitness = fitness };
-
-	if (decode_address(text, part->family, &endpoint.address) < 0)
+	if (decode_address(text, part->family, &endpoint->address) < 0)
 		return error_set(err, EINVAL, "\"%.64s\" is no IPv%u address", text, part->family);
-	if (kube_address_usable(&endpoint.address, part->family))
-		part->endpoints[part->n_endpoints++] = endpoint;
+	if (kube_address_usable(&endpoint->address, part->family))
+		part->endpoints[part->n_endpoints++] = *endpoint;
 	else
 		part->n_unusable++;
 	return 0;
@@ -69,7 +69,7 @@ static int add_endpoint(struct kube_part *part, const char *text, enum kube_fitn
  * nil ready and nil serving mean true, nil terminating means false. What terminates and does not
  * serve gets no new flows, whatever is said of ready (publishNotReadyAddresses makes all ready).
  */
-static int decode_fitness(const json_t *item, enum kube_fitness *ret_fitness, struct error *err)
+static int decode_fitness(const json_t *item, uint8_t *ret_fitness, struct error *err)
 {
 	bool ready, serving, terminating;
 	const json_t *conditions;
@@ -91,15 +91,83 @@ static int decode_fitness(const json_t *item, enum kube_fitness *ret_fitness, st
 	return 0;
 }
 
-static int decode_slice_endpoint(const json_t *item, struct kube_part *part, struct error *err)
+static bool same_text(const char *a, const char *b)
 {
-	enum kube_fitness fitness = KUBE_NOT_SERVING;
+	return a && b && !strcmp(a, b);
+}
+
+/* nodeName; before it was there (v1beta1), the node's host name in `topology`. */
+static int decode_local(const json_t *item, const struct kube_place *place, bool *ret_local,
+			struct error *err)
+{
+	const json_t *topology;
+	const char *node;
+	int r = json_get_string(item, "nodeName", &node, err);
+
+	if (r >= 0 && !node) {
+		r = json_get_object(item, "topology", &topology, err);
+		if (r >= 0)
+			r = json_get_string(topology, "kubernetes.io/hostname", &node, err);
+	}
+	if (r < 0)
+		return r;
+	*ret_local = same_text(node, place->node);
+	return 0;
+}
+
+/* A list of names; whether ours is among them. */
+static int decode_hint(const json_t *hints, const char *key, const char *ours, uint8_t *ret_hint,
+		       struct error *err)
+{
+	uint8_t hint = KUBE_HINT_NONE;
+	const json_t *list;
+	const char *name;
+	int r = json_get_list(hints, key, &list, err);
+
+	for (size_t i = 0; r >= 0 && i < json_array_size(list); i++) {
+		if (!json_is_object(json_array_get(list, i)))
+			return error_set(err, EINVAL, "%s[%zu]: an object is expected", key, i);
+		r = json_get_string(json_array_get(list, i), "name", &name, err);
+		if (r < 0)
+			return error_prefix(err, r, "%s[%zu]", key, i);
+		if (same_text(name, ours))
+			hint = KUBE_HINT_US;
+		else if (hint == KUBE_HINT_NONE)
+			hint = KUBE_HINT_OTHERS;
+	}
+	if (r >= 0)
+		*ret_hint = hint;
+	return r;
+}
+
+static int decode_place(const json_t *item, const struct kube_place *place,
+			struct kube_endpoint *endpoint, struct error *err)
+{
+	const json_t *hints;
+	int r = decode_local(item, place, &endpoint->local, err);
+
+	if (r >= 0)
+		r = json_get_object(item, "hints", &hints, err);
+	if (r < 0)
+		return r;
+	r = decode_hint(hints, "forNodes", place->node, &endpoint->node_hint, err);
+	if (r >= 0)
+		r = decode_hint(hints, "forZones", place->zone, &endpoint->zone_hint, err);
+	return r < 0 ? error_prefix(err, r, "hints") : 0;
+}
+
+static int decode_slice_endpoint(const json_t *item, const struct kube_place *place,
+				 struct kube_part *part, struct error *err)
+{
+	struct kube_endpoint endpoint = {};
 	const json_t *addresses, *first;
 	int r;
 
 	if (!json_is_object(item))
 		return error_set(err, EINVAL, "an object is expected");
-	r = decode_fitness(item, &fitness, err);
+	r = decode_fitness(item, &endpoint.fitness, err);
+	if (r >= 0)
+		r = decode_place(item, place, &endpoint, err);
 	if (r >= 0)
 		r = json_get_list(item, "addresses", &addresses, err);
 	if (r < 0)
@@ -110,11 +178,12 @@ static int decode_slice_endpoint(const json_t *item, struct kube_part *part, str
 	first = json_array_get(addresses, 0);
 	if (!json_is_string(first))
 		return error_set(err, EINVAL, "addresses[0]: a string is expected");
-	r = add_endpoint(part, json_string_value(first), fitness, err);
+	r = add_endpoint(part, json_string_value(first), &endpoint, err);
 	return r < 0 ? error_prefix(err, r, "addresses[0]") : 0;
 }
 
-static int decode_slice_part(const json_t *object, struct kube_part *part, struct error *err)
+static int decode_slice_part(const json_t *object, const struct kube_place *place,
+			     struct kube_part *part, struct error *err)
 {
 	const json_t *endpoints, *ports;
 	int r = json_get_list(object, "endpoints", &endpoints, err);
@@ -129,7 +198,7 @@ static int decode_slice_part(const json_t *object, struct kube_part *part, struc
 	if (!part->endpoints)
 		return error_set(err, ENOMEM, "out of memory");
 	for (size_t i = 0; i < json_array_size(endpoints); i++) {
-		r = decode_slice_endpoint(json_array_get(endpoints, i), part, err);
+		r = decode_slice_endpoint(json_array_get(endpoints, i), place, part, err);
 		if (r < 0)
 			return error_prefix(err, r, "endpoints[%zu]", i);
 	}
@@ -156,7 +225,8 @@ static int new_set(const json_t *object, const char *service, size_t max_parts,
 	return 0;
 }
 
-static int decode_slice_body(const json_t *object, struct kube_set **ret_set, struct error *err)
+static int decode_slice_body(const json_t *object, const struct kube_place *place,
+			     struct kube_set **ret_set, struct error *err)
 {
 	_cleanup_(free_set) struct kube_set *set = NULL;
 	const char *service, *type;
@@ -178,31 +248,34 @@ static int decode_slice_body(const json_t *object, struct kube_set **ret_set, st
 		return r;
 	set->n_parts = 1;
 	set->parts[0].family = !strcmp(type, "IPv4") ? XLB_IPV4 : XLB_IPV6;
-	r = decode_slice_part(object, &set->parts[0], err);
+	r = decode_slice_part(object, place, &set->parts[0], err);
 	if (r < 0)
 		return r;
 	*ret_set = steal_pointer(&set);
 	return 0;
 }
 
-int decode_slice(const json_t *object, struct kube_set **ret_set, struct error *err)
+int decode_slice(const json_t *object, const struct kube_place *place, struct kube_set **ret_set,
+		 struct error *err)
 {
 	_cleanup_(free_pointer) char *key = NULL;
 	int r = decode_key(object, &key, err);
 
 	if (r < 0)
 		return error_prefix(err, r, "EndpointSlice");
-	r = decode_slice_body(object, ret_set, err);
+	r = decode_slice_body(object, place, ret_set, err);
 	return r < 0 ? error_prefix(err, r, "EndpointSlice %s", key) : 0;
 }
 
 /* The addresses of the part's family in "addresses" or "notReadyAddresses". */
 static int decode_subset_list(const json_t *subset, const char *key, enum kube_fitness fitness,
-			      struct kube_part *part, struct error *err)
+			      const struct kube_place *place, struct kube_part *part,
+			      struct error *err)
 {
+	struct kube_endpoint endpoint = { .fitness = fitness };
 	struct kube_endpoint *endpoints;
 	const json_t *list = NULL;
-	const char *text = NULL;
+	const char *text = NULL, *node = NULL;
 	int r = json_get_list(subset, key, &list, err);
 
 	if (r < 0 || !json_array_size(list))
@@ -216,8 +289,11 @@ static int decode_subset_list(const json_t *subset, const char *key, enum kube_f
 		r = json_get_string(json_array_get(list, i), "ip", &text, err);
 		if (r >= 0 && !text)
 			r = error_set(err, EINVAL, "ip is missing");
+		if (r >= 0)
+			r = json_get_string(json_array_get(list, i), "nodeName", &node, err);
+		endpoint.local = same_text(node, place->node);
 		if (r >= 0 && (strchr(text, ':') ? XLB_IPV6 : XLB_IPV4) == part->family)
-			r = add_endpoint(part, text, fitness, err);
+			r = add_endpoint(part, text, &endpoint, err);
 		if (r < 0)
 			return error_prefix(err, r, "%s[%zu]", key, i);
 	}
@@ -225,7 +301,8 @@ static int decode_subset_list(const json_t *subset, const char *key, enum kube_f
 }
 
 /* Not ready says nothing about serving; unknown means true, as in slices. */
-static int decode_subset(const json_t *subset, struct kube_part *part, struct error *err)
+static int decode_subset(const json_t *subset, const struct kube_place *place,
+			 struct kube_part *part, struct error *err)
 {
 	const json_t *ports = NULL;
 	int r;
@@ -236,13 +313,15 @@ static int decode_subset(const json_t *subset, struct kube_part *part, struct er
 	if (r >= 0)
 		r = decode_set_ports(ports, part, err);
 	if (r >= 0)
-		r = decode_subset_list(subset, "addresses", KUBE_READY, part, err);
+		r = decode_subset_list(subset, "addresses", KUBE_READY, place, part, err);
 	if (r >= 0)
-		r = decode_subset_list(subset, "notReadyAddresses", KUBE_SERVING, part, err);
+		r = decode_subset_list(subset, "notReadyAddresses", KUBE_SERVING, place, part,
+				       err);
 	return r;
 }
 
-static int decode_subsets(const json_t *object, const json_t *subsets, struct kube_set **ret_set,
+static int decode_subsets(const json_t *object, const json_t *subsets,
+			  const struct kube_place *place, struct kube_set **ret_set,
 			  struct error *err)
 {
 	_cleanup_(free_set) struct kube_set *set = NULL;
@@ -252,7 +331,7 @@ static int decode_subsets(const json_t *object, const json_t *subsets, struct ku
 		struct kube_part *part = &set->parts[set->n_parts++];
 
 		part->family = i % 2 ? XLB_IPV6 : XLB_IPV4;
-		r = decode_subset(json_array_get(subsets, i / 2), part, err);
+		r = decode_subset(json_array_get(subsets, i / 2), place, part, err);
 		if (r < 0)
 			return error_prefix(err, r, "subsets[%zu]", i / 2);
 	}
@@ -262,7 +341,8 @@ static int decode_subsets(const json_t *object, const json_t *subsets, struct ku
 	return 0;
 }
 
-int decode_endpoints(const json_t *object, struct kube_set **ret_set, struct error *err)
+int decode_endpoints(const json_t *object, const struct kube_place *place,
+		     struct kube_set **ret_set, struct error *err)
 {
 	_cleanup_(free_pointer) char *key = NULL;
 	const json_t *subsets;
@@ -272,6 +352,6 @@ int decode_endpoints(const json_t *object, struct kube_set **ret_set, struct err
 		return error_prefix(err, r, "Endpoints");
 	r = json_get_list(object, "subsets", &subsets, err);
 	if (r >= 0)
-		r = decode_subsets(object, subsets, ret_set, err);
+		r = decode_subsets(object, subsets, place, ret_set, err);
 	return r < 0 ? error_prefix(err, r, "Endpoints %s", key) : 0;
 }

@@ -65,12 +65,13 @@ static int add_service(struct reader *reader, const json_t *object, struct error
 		       0;
 }
 
-static int add_set(struct kube_list *list,
-		   int (*decode)(const json_t *, struct kube_set **, struct error *),
+static int add_set(struct reader *reader, struct kube_list *list,
+		   int (*decode)(const json_t *, const struct kube_place *, struct kube_set **,
+				 struct error *),
 		   const json_t *object, struct error *err)
 {
 	struct kube_set *set;
-	int r = decode(object, &set, err);
+	int r = decode(object, &reader->kube->options.place, &set, err);
 
 	if (r < 0 || !set)
 		return r;
@@ -85,9 +86,9 @@ static int add_object(struct reader *reader, const char *kind, const json_t *obj
 	if (!strcmp(kind, "Service"))
 		return add_service(reader, object, err);
 	if (!strcmp(kind, "EndpointSlice"))
-		return add_set(&reader->slices, decode_slice, object, err);
+		return add_set(reader, &reader->slices, decode_slice, object, err);
 	if (!strcmp(kind, "Endpoints"))
-		return add_set(&reader->endpoints, decode_endpoints, object, err);
+		return add_set(reader, &reader->endpoints, decode_endpoints, object, err);
 	return error_set(err, EINVAL,
 			 "kind \"%.64s\" is none of Service, EndpointSlice, Endpoints, List", kind);
 }

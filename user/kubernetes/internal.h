@@ -8,6 +8,7 @@
 #include "kubernetes/store.h"
 
 struct cluster;
+struct health;
 
 struct kube {
 	struct kube_options options;
@@ -21,6 +22,7 @@ struct kube {
 	/* when the first change that was not handed out yet was read; 0: none */
 	uint64_t read_ns;
 	struct cluster *cluster;	/* NULL: from a file */
+	struct health *health;		/* NULL: health checks are not answered */
 
 	/* What the last kube_next_change() handed out. */
 	struct contest *contest;

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "kubernetes/cluster.h"
+#include "kubernetes/health.h"
 #include "kubernetes/internal.h"
 
 enum { LINE_MAX_LENGTH = 1024 };
@@ -46,6 +47,7 @@ void kube_free(struct kube *kube)
 	if (!kube)
 		return;
 	cluster_free(kube->cluster);
+	health_free(kube->health);
 	forget_last(kube);
 	claims_free(&kube->claims);
 	store_free(&kube->store);
@@ -54,6 +56,11 @@ void kube_free(struct kube *kube)
 
 int kube_connect(struct kube *kube, struct event_base *base, struct error *err)
 {
+	if (kube->options.health_checks) {
+		kube->health = health_new(kube, base);
+		if (!kube->health)
+			return error_set(err, ENOMEM, "out of memory");
+	}
 	return cluster_start(kube, base, &kube->cluster, err);
 }
 
@@ -209,6 +216,8 @@ static int update_group(struct kube *kube, struct group *group)
 		r = claims_update(&kube->claims, group, vips, n);
 		pass_warnings(kube, group, text);
 	}
+	if (r >= 0 && kube->health)
+		r = health_update(kube->health, group, n > 0);
 	free(text);
 	store_release(&kube->store, group);
 	return r;

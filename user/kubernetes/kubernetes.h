@@ -29,6 +29,12 @@ enum kube_vips {
 /* value of service.kubernetes.io/service-proxy-name that is ours */
 #define KUBE_PROXY_NAME "xlb"
 
+/* Where this node is in the cluster. */
+struct kube_place {
+	const char *node;		/* its name; NULL: no endpoint is here */
+	const char *zone;		/* NULL: hints of zones do not count */
+};
+
 /* All pointers are borrowed and must outlive the struct kube. */
 struct kube_options {
 	unsigned int vips;			/* enum kube_vips, or'ed */
@@ -45,6 +51,8 @@ struct kube_options {
 	uint8_t owner;
 	uint8_t default_forward;		/* enum xlb_forward */
 	uint8_t default_scheduler;		/* enum xlb_scheduler */
+	struct kube_place place;
+	bool health_checks;			/* answer at healthCheckNodePorts */
 	/* go on after the first lists, and outlive the API server's absence */
 	bool watch;
 	/* for whatever is no watch, and for exec plugins; 0: 30 */

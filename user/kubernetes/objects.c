@@ -91,7 +91,9 @@ bool kube_service_equal(const struct kube_service *a, const struct kube_service 
 	return same_text(a->key, b->key) && same_text(a->created, b->created) &&
 	       same_text(a->class, b->class) && same_text(a->proxy, b->proxy) &&
 	       same_annotations(a, b) && same_text(a->bad_ranges, b->bad_ranges) &&
-	       a->type == b->type && a->local == b->local && a->headless == b->headless &&
+	       a->type == b->type && a->external_local == b->external_local &&
+	       a->internal_local == b->internal_local && a->health_port == b->health_port &&
+	       a->headless == b->headless &&
 	       a->selector == b->selector && a->affinity_s == b->affinity_s &&
 	       a->ranged == b->ranged &&
 	       same_array(a->ranges, a->n_ranges, b->ranges, b->n_ranges, sizeof(*a->ranges)) &&

@@ -68,7 +68,9 @@ struct kube_service {
 	/* as they stand, not checked; NULL: unset */
 	char *annotations[KUBE_ANNOTATIONS];
 	uint8_t type;			/* enum kube_type */
-	bool local;			/* externalTrafficPolicy: Local, which is not supported */
+	/* externalTrafficPolicy and internalTrafficPolicy: Local, endpoints of this node only */
+	bool external_local, internal_local;
+	uint16_t health_port;		/* healthCheckNodePort; 0: none */
 	bool headless;
 	bool selector;			/* has one, so that a controller makes its slices */
 	/* cluster IPs, external IPs, load balancer's, as in the object */
@@ -99,9 +101,19 @@ enum kube_fitness {
 	KUBE_READY,
 };
 
+/* What the control plane says about who should use an endpoint, seen from this node. */
+enum kube_hint {
+	KUBE_HINT_NONE,
+	KUBE_HINT_OTHERS,
+	KUBE_HINT_US,
+};
+
 struct kube_endpoint {
 	struct xlb_address address;
-	uint32_t fitness;	/* enum kube_fitness */
+	uint8_t fitness;	/* enum kube_fitness */
+	bool local;		/* on this node */
+	uint8_t node_hint;	/* enum kube_hint, like zone_hint */
+	uint8_t zone_hint;
 };
 
 struct kube_set_port {

@@ -92,7 +92,8 @@ static int on_item(void *arg, const json_t *list, const json_t *item, struct err
 	_cleanup_(free_pointer) char *key = NULL;
 	struct error item_err;
 	void *object;
-	int r = reflector->resource->decode(item, &object, &item_err);
+	int r = reflector->resource->decode(item, &reflector->kube->options.place, &object,
+					    &item_err);
 
 	(void)list;
 	if (r >= 0)
@@ -147,7 +148,8 @@ static int apply_event(struct reflector *reflector, bool deleted, const json_t *
 	if (r < 0)
 		return r;
 	if (!deleted) {
-		r = reflector->resource->decode(object, &decoded, &object_err);
+		r = reflector->resource->decode(object, &reflector->kube->options.place, &decoded,
+						&object_err);
 		if (r == -EINVAL) {
 			kube_warn(reflector->kube, "%s: ignored", object_err.text);
 			return 0;

@@ -29,7 +29,8 @@ struct resource {
 	const char *selector;	/* for one Service: the query up to its name */
 	enum kube_kind store_kind;
 	/* *ret_object NULL: of no use */
-	int (*decode)(const json_t *object, void **ret_object, struct error *err);
+	int (*decode)(const json_t *object, const struct kube_place *place, void **ret_object,
+		      struct error *err);
 };
 
 struct reflector_calls {

@@ -8,19 +8,29 @@
 
 #include <string.h>
 
+/*
+ * externalTrafficPolicy: Local is asked for to keep the client's address, so nat, which does not,
+ * is no default then. What replies of Pods need is there where all of them are on this node.
+ */
+static uint8_t default_forward(const struct kube_service *from, uint8_t otherwise, bool external)
+{
+	return external && from->external_local && otherwise == XLB_FORWARD_NAT ? XLB_FORWARD_DNAT :
+										  otherwise;
+}
+
 /* Forwarding and scheduler: their defaults are the options', and are told. */
 static void resolve_choices(const struct kube_service *from, const struct kube_options *options,
-			    FILE *warnings, struct service *service)
+			    bool external, FILE *warnings, struct service *service)
 {
 	const char *forward = from->annotations[KUBE_FORWARD];
 	const char *scheduler = from->annotations[KUBE_SCHEDULER];
 
-	service->forward = options->default_forward;
+	service->forward = default_forward(from, options->default_forward, external);
 	service->scheduler = options->default_scheduler;
 	if (forward && forward_parse(forward, &service->forward, NULL) < 0 && warnings)
 		fprintf(warnings, "%s: annotation %s: \"%.32s\" is unknown: %s is used\n",
 			from->key, kube_annotation_name(KUBE_FORWARD), forward,
-			forward_name(options->default_forward));
+			forward_name(service->forward));
 	if (scheduler && scheduler_parse(scheduler, &service->scheduler, NULL) < 0 && warnings)
 		fprintf(warnings, "%s: annotation %s: \"%.32s\" is unknown: %s is used\n",
 			from->key, kube_annotation_name(KUBE_SCHEDULER), scheduler,
@@ -59,11 +69,11 @@ static const char *in_vain(enum kube_annotation annotation, uint8_t forward)
 }
 
 void resolve_options(const struct kube_service *from, const struct kube_options *options,
-		     FILE *warnings, struct service *service)
+		     bool external, FILE *warnings, struct service *service)
 {
 	struct error err;
 
-	resolve_choices(from, options, warnings, service);
+	resolve_choices(from, options, external, warnings, service);
 	for (int i = 0; i < KUBE_ANNOTATIONS; i++) {
 		const char *text = from->annotations[i], *vain = in_vain(i, service->forward);
 
@@ -105,11 +115,11 @@ uint16_t resolve_forward(const struct group *group, const struct wanted_vip *wan
 			 const struct kube_options *options, struct service *service)
 {
 	uint16_t port = forward_keeps_port(service->forward) ? other_port(group, wanted) : 0;
+	uint8_t otherwise = forward_keeps_port(options->default_forward) ? XLB_FORWARD_NAT :
+									   options->default_forward;
 
 	if (port)
-		service->forward = forward_keeps_port(options->default_forward) ?
-					   XLB_FORWARD_NAT :
-					   options->default_forward;
+		service->forward = default_forward(group->service, otherwise, wanted->external);
 	/* What there is no use for is not asked for. */
 	if (service->forward != XLB_FORWARD_GUE) {
 		service->gue_port = 0;
@@ -149,17 +159,23 @@ bool resolve_admits_nobody(const struct kube_service *from, const struct wanted_
 	return true;
 }
 
+/* All of the other family is the model's word for nobody. */
+int resolve_nobody(struct service *service)
+{
+	struct prefix nobody = { .family = service->vip.family == XLB_IPV4 ? XLB_IPV6 : XLB_IPV4 };
+
+	return service_add_range(service, &nobody);
+}
+
 int resolve_ranges(const struct kube_service *from, const struct wanted_vip *wanted,
 		   struct service *service)
 {
-	/* All of the other family: the model's word for nobody. */
-	struct prefix nobody = { .family = wanted->vip.family == XLB_IPV4 ? XLB_IPV6 : XLB_IPV4 };
 	int r = 0;
 
 	if (!from->ranged || !is_balancer(from, wanted))
 		return 0;
 	if (resolve_admits_nobody(from, wanted))
-		return service_add_range(service, &nobody);
+		return resolve_nobody(service);
 	for (size_t i = 0; i < from->n_ranges && r >= 0; i++)
 		if (from->ranges[i].family == wanted->vip.family)
 			r = service_add_range(service, &from->ranges[i]);

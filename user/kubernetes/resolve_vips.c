@@ -42,9 +42,9 @@ static bool source_wanted(const struct kube_service *service, uint8_t source,
 }
 
 static int add_vip(struct vips *vips, const struct xlb_address *address, uint8_t family,
-		   uint8_t protocol, uint16_t number, size_t port)
+		   uint8_t protocol, uint16_t number, size_t port, bool external)
 {
-	struct wanted_vip wanted = { .port = port }, *grown;
+	struct wanted_vip wanted = { .port = port, .external = external }, *grown;
 
 	wanted.vip.address = *address;
 	wanted.vip.family = family;
@@ -73,7 +73,7 @@ static int add_addresses(struct vips *vips, const struct kube_service *service, 
 		if (source_wanted(service, address->source, options) &&
 		    kube_address_usable(&address->address, address->family))
 			r = add_vip(vips, &address->address, address->family, port->protocol,
-				    port->port, index);
+				    port->port, index, address->source != KUBE_VIPS_CLUSTERIP);
 	}
 	return r;
 }
@@ -111,7 +111,7 @@ static int add_node_ports(struct vips *vips, const struct kube_service *service,
 
 		if (has_family(service, node->family))
 			r = add_vip(vips, &node->address, node->family, port->protocol,
-				    port->node_port, index);
+				    port->node_port, index, true);
 	}
 	return r;
 }
@@ -121,16 +121,11 @@ static void warn_wishes(const struct kube_service *service, const struct kube_op
 {
 	struct service unused = {};
 
-	if (service->local)
-		fprintf(warnings,
-			"%s: externalTrafficPolicy Local is not supported yet: all endpoints are "
-			"used\n",
-			service->key);
 	if (service->bad_ranges && service->type == KUBE_TYPE_LOADBALANCER)
 		fprintf(warnings,
 			"%s: loadBalancerSourceRanges: %s cannot be understood: left out\n",
 			service->key, service->bad_ranges);
-	resolve_options(service, options, warnings, &unused);
+	resolve_options(service, options, true, warnings, &unused);
 }
 
 /* What a VIP gets that its Service did not ask for. */
@@ -142,7 +137,7 @@ static void warn_vip(const struct group *group, const struct wanted_vip *wanted,
 	uint8_t wished;
 	uint16_t port;
 
-	resolve_options(group->service, options, NULL, &service);
+	resolve_options(group->service, options, wanted->external, NULL, &service);
 	wished = service.forward;
 	port = resolve_forward(group, wanted, options, &service);
 	endpoint_format(&wanted->vip, vip);

@@ -74,7 +74,7 @@ struct group *store_next_changed(struct store *store)
 
 void store_release(struct store *store, struct group *group)
 {
-	if (group->service || group->n_sets || group->n_claims || group->changed)
+	if (group->service || group->n_sets || group->n_claims || group->changed || group->health)
 		return;
 	lookup_remove(&store->groups, &group->entry);
 	free(group->sets);

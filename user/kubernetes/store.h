@@ -13,6 +13,7 @@
 #include "kubernetes/objects.h"
 
 struct claim;
+struct health_check;
 
 struct group {
 	struct lookup_entry entry;
@@ -27,6 +28,7 @@ struct group {
 	struct claim *claims;		/* VIPs that this Service asks for */
 	size_t n_claims;
 	uint64_t warned;		/* hash of the warnings that were given last */
+	struct health_check *health;	/* Kept by health.c; NULL: none */
 };
 
 struct store {
