@@ -57,7 +57,7 @@ static __always_inline bool course_known(struct packet *packet, const struct ser
 		flow_release(&flow, course->value, ipv6);
 		return false;
 	}
-	flow_touch(&flow, course->value, FLOW_BY_CLIENT, packet, ipv6);
+	flow_touch(&flow, course->value, packet, ipv6);
 	return true;
 }
 

@@ -246,7 +246,7 @@ __weak __noinline int restore_crossed(struct xdp_md *ctx)
 		return VERDICT_PASS;
 	packet->now = tick_now();
 	reply_outcome(packet, &reply, !packet->ipv6);
-	flow_touch(&reply.flow, reply.value, FLOW_BY_REPLY, packet, !packet->ipv6);
+	flow_touch(&reply.flow, reply.value, packet, !packet->ipv6);
 	cross_to_client(packet, &reply);
 	if (!neighbour_get(&packet->translation.destination, true, &slot))
 		return dropped(packet, XLB_DROP_NO_ROUTE);

@@ -10,7 +10,8 @@
 
 #include "flow.h"
 
-#define FLOW_SEEN_SHIFT 48
+/* A copy that so many times was written by others while we looked is left to them. */
+#define CHANGE_TRIES 4
 
 /* Which half a slot lies in. */
 enum flow_half {
@@ -32,34 +33,46 @@ static __always_inline enum flow_half flow_half_of(__u32 number, bool ipv6)
 	return number >= flow_lines(ipv6) * XLB_FLOW_WAYS ? FLOW_BY_REPLY : FLOW_BY_CLIENT;
 }
 
-/* The other copy of a flow, if it is still there. */
-static __always_inline bool flow_twin(const struct flow_ref *ref, union xlb_flow_value value,
-				      bool ipv6, struct flow_ref *ret_twin)
+/* Where the other copy of a flow is; FLOW_NOWHERE: gone. */
+static __always_inline __u32 flow_twin(__u32 number, union xlb_flow_value value, bool ipv6)
 {
+	bool by_reply = flow_half_of(number, ipv6) == FLOW_BY_REPLY;
 	struct xlb_backend *backend = backend_get(value.backend);
-	union xlb_flow_key key = { .word = *flow_key(ref->slot, ipv6) };
-	struct xlb_address client = { .word[0] = key.client };
 	struct flow_tuple *tuple = flow_tuple_get(FLOW_OF_TWIN);
+	struct xlb_address client = {};
+	union xlb_flow_key key;
 	struct flow_lines lines;
+	struct flow_ref ref;
 	__u64 secret[2], endpoint;
-	bool by_reply;
 
-	if (!backend || !tuple)
-		return false;
+	if (!backend || !tuple || !flow_at(number, ipv6, &ref))
+		return FLOW_NOWHERE;
 	secret_get(secret);
+	key.word = *flow_key(ref.slot, ipv6);
+	client.word[0] = key.client;
 	if (ipv6)
-		address_copy(&client, ref->slot);
+		address_copy(&client, ref.slot);
 	endpoint = backend_endpoint_hash(backend, secret);
-	by_reply = flow_half_of(ref->number, ipv6) == FLOW_BY_REPLY;
 	flow_tuple_make(tuple, &client, key.port,
 			by_reply ? backend->service : flow_reply_tag(endpoint, value.port), ipv6,
 			secret);
-	if (!by_reply && value.port)
-		return flow_at(flow_port_slot(endpoint, value.port, ipv6), ipv6, ret_twin) &&
-		       *flow_key(ret_twin->slot, ipv6) == tuple->key.word;
+	if (!by_reply && value.port) {
+		number = flow_port_slot(endpoint, value.port, ipv6);
+		return flow_at(number, ipv6, &ref) &&
+				       *flow_key(ref.slot, ipv6) == tuple->key.word ?
+			       number : FLOW_NOWHERE;
+	}
 	lines = by_reply ? flow_client_lines(tuple, ipv6, secret) :
 			   flow_reply_lines(tuple->word, endpoint, ipv6, secret);
-	return flow_find_either(FLOW_OF_TWIN, lines, ipv6, ret_twin);
+	return flow_find(FLOW_OF_TWIN, lines.first | (__u64)lines.second << 32, ipv6);
+}
+
+/* The same as a function. The slot's key must still be that of the flow. */
+__weak __noinline __u32 flow_twin_of(__u32 number, __u64 word, bool ipv6)
+{
+	union xlb_flow_value value = { .word = word };
+
+	return ipv6 ? flow_twin(number, value, true) : flow_twin(number, value, false);
 }
 
 static __always_inline bool flow_same(union xlb_flow_value a, union xlb_flow_value b)
@@ -67,129 +80,202 @@ static __always_inline bool flow_same(union xlb_flow_value a, union xlb_flow_val
 	return a.backend == b.backend && a.port == b.port;
 }
 
-/* A flow is no longer one of its backend's (see XLB_SCHEDULER_LC). */
-static __always_inline void flow_uncount(union xlb_flow_value value)
+/*
+ * A copy of a flow is gone, or closed. The client's is the one that counts in its backend's load (see
+ * XLB_SCHEDULER_LC): there is one of it, and one CPU that swaps it, so that a flow is counted off once.
+ */
+static __always_inline void flow_uncount(__u32 number, union xlb_flow_value value, bool ipv6)
 {
 	struct xlb_backend *backend;
 
-	if (!value.counted)
+	if (!value.counted || flow_half_of(number, ipv6) != FLOW_BY_CLIENT)
 		return;
 	backend = backend_get(value.backend);
 	if (backend)
 		__sync_fetch_and_add(&backend->load, -1);
 }
 
-/* Writes `after` over the twin's value, if the twin is of the same flow. */
-static __always_inline bool flow_twin_set(const struct flow_ref *ref, union xlb_flow_value value,
-					  __u64 after, bool ipv6)
+static __always_inline bool flow_clear_in(__u32 number, union xlb_flow_value like, bool ipv6)
 {
-	struct flow_ref twin;
-	union xlb_flow_value other;
+	struct flow_ref ref;
 
-	/* Replies to the others do not come by here: there is but one copy. */
-	if (value.forward > XLB_FORWARD_DNAT)
-		return true;
-	if (!flow_twin(ref, value, ipv6, &twin))
+	if (!flow_at(number, ipv6, &ref))
 		return false;
-	other = flow_read(twin.slot, ipv6);
-	return flow_same(other, value) && flow_swap(twin.slot, ipv6, other.word, after);
+	for (int i = 0; i < CHANGE_TRIES; i++) {
+		union xlb_flow_value value = flow_read(ref.slot, ipv6);
+
+		if (!flow_same(value, like))
+			return false;
+		if (flow_swap(ref.slot, ipv6, value.word, 0)) {
+			flow_uncount(number, value, ipv6);
+			return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * Clears a slot of the flow of `like`, whatever other CPUs write to it meanwhile. Whether it was there.
+ */
+__weak __noinline int flow_clear(__u32 number, __u64 like, bool ipv6)
+{
+	union xlb_flow_value value = { .word = like };
+
+	return ipv6 ? flow_clear_in(number, value, true) : flow_clear_in(number, value, false);
 }
 
 /*
  * Ends the other copy of the flow that had `value` in this slot, which was taken over or cleared.
  */
-__weak __noinline int flow_forget_twin(__u32 number, __u64 value, bool ipv6)
+static __always_inline void flow_forget_twin(__u32 number, union xlb_flow_value value, bool ipv6)
 {
-	union xlb_flow_value old = { .word = value };
-	struct flow_ref ref;
-
-	bool gone = false;
-
-	if (ipv6) {
-		if (flow_at(number, true, &ref))
-			gone = flow_twin_set(&ref, old, 0, true);
-	} else {
-		if (flow_at(number, false, &ref))
-			gone = flow_twin_set(&ref, old, 0, false);
-	}
-	/* Once a flow, also when both copies are taken over at once by different CPUs. */
-	if (gone)
-		flow_uncount(old);
-	return 0;
+	/* Replies to the others do not come by here: there is but one copy. */
+	if (value.forward <= XLB_FORWARD_DNAT)
+		flow_clear(flow_twin_of(number, value.word, ipv6), value.word, ipv6);
 }
 
 /* Ends a flow: both copies. */
 static __always_inline void flow_release(const struct flow_ref *ref, union xlb_flow_value value,
 					 bool ipv6)
 {
-	if (flow_swap(ref->slot, ipv6, value.word, 0))
-		flow_forget_twin(ref->number, value.word, ipv6);
-}
-
-static __always_inline int flow_write_both(__u32 number, __u64 before, __u64 after, bool ipv6)
-{
-	union xlb_flow_value value = { .word = before }, then = { .word = after };
-	struct flow_ref ref;
-
-	if (!flow_at(number, ipv6, &ref) ||
-	    !flow_swap(ref.slot, ipv6, before, after))
-		return 0;
-	value.counted &= !then.counted;
-	flow_uncount(value);
-	if (!flow_twin_set(&ref, value, after, ipv6) && flow_swap(ref.slot, ipv6, after, 0))
-		flow_uncount(then);
-	return 0;
+	if (flow_clear(ref->number, value.word, ipv6))
+		flow_forget_twin(ref->number, value, ipv6);
 }
 
 /*
- * Writes a new state or tick to both copies. Where the twin is gone (its slot was given to another
- * flow), the flow cannot work any more: this copy goes too, and the client's next packet is told
- * so.
+ * What becomes of each state, 4 bits for each: a row for each kind of packet, so that it is told once
+ * what a packet means, and the copies are changed without a branch.
  */
-__weak __noinline int flow_update(__u32 number, __u64 before, __u64 after, bool ipv6)
-{
-	return ipv6 ? flow_write_both(number, before, after, true) :
-		      flow_write_both(number, before, after, false);
-}
+#define STAYS(state) ((__u64)(state) << (state) * 4)
+#define ALL_STAY \
+	(STAYS(XLB_FLOW_CLAIMED) | STAYS(XLB_FLOW_SYN) | STAYS(XLB_FLOW_ESTABLISHED) | \
+	 STAYS(XLB_FLOW_FIN_CLIENT) | STAYS(XLB_FLOW_FIN_BACKEND) | STAYS(XLB_FLOW_CLOSED) | \
+	 STAYS(XLB_FLOW_ONEWAY) | STAYS(XLB_FLOW_STREAM))
+/* Exclusive-or'ed into a row. */
+#define TURNS(from, to) ((__u64)((from) ^ (to)) << (from) * 4)
 
-/* The state after a packet. */
-static __always_inline __u8 flow_next_state(__u8 state, enum flow_half half, __u8 protocol,
-					    __u8 flags, __u8 forward)
+#define RESET \
+	(ALL_STAY ^ TURNS(XLB_FLOW_SYN, XLB_FLOW_CLOSED) ^ \
+	 TURNS(XLB_FLOW_ESTABLISHED, XLB_FLOW_CLOSED) ^ \
+	 TURNS(XLB_FLOW_FIN_CLIENT, XLB_FLOW_CLOSED) ^ \
+	 TURNS(XLB_FLOW_FIN_BACKEND, XLB_FLOW_CLOSED))
+#define CLIENT_ENDS \
+	(ALL_STAY ^ TURNS(XLB_FLOW_SYN, XLB_FLOW_FIN_CLIENT) ^ \
+	 TURNS(XLB_FLOW_ESTABLISHED, XLB_FLOW_FIN_CLIENT) ^ \
+	 TURNS(XLB_FLOW_FIN_BACKEND, XLB_FLOW_CLOSED))
+#define BACKEND_ENDS \
+	(ALL_STAY ^ TURNS(XLB_FLOW_SYN, XLB_FLOW_FIN_BACKEND) ^ \
+	 TURNS(XLB_FLOW_ESTABLISHED, XLB_FLOW_FIN_BACKEND) ^ \
+	 TURNS(XLB_FLOW_FIN_CLIENT, XLB_FLOW_CLOSED))
+#define TCP_SPOKEN (ALL_STAY ^ TURNS(XLB_FLOW_SYN, XLB_FLOW_ESTABLISHED))
+#define UDP_SPOKEN (ALL_STAY ^ TURNS(XLB_FLOW_ONEWAY, XLB_FLOW_STREAM))
+
+/* The row of the packet in hand, by the half that it was found by. */
+__weak __noinline __u64 flow_moves(__u32 half, __u32 forward)
 {
+	struct packet *packet = packet_get();
 	bool from_backend = half == FLOW_BY_REPLY;
 
+	if (!packet)
+		return ALL_STAY;
 	/* Where replies do not come by, or need not, the client's second packet has to do. */
-	if (protocol == IPPROTO_UDP)
-		return from_backend || forward > XLB_FORWARD_DNAT ? XLB_FLOW_STREAM : state;
-	if (flags & TCP_RST)
-		return XLB_FLOW_CLOSED;
-	if (flags & TCP_FIN) {
-		__u8 other = from_backend ? XLB_FLOW_FIN_CLIENT : XLB_FLOW_FIN_BACKEND;
-
-		if (state == other || state == XLB_FLOW_CLOSED)
-			return XLB_FLOW_CLOSED;
-		return from_backend ? XLB_FLOW_FIN_BACKEND : XLB_FLOW_FIN_CLIENT;
-	}
-	if (state == XLB_FLOW_SYN &&
-	    (from_backend || (forward != XLB_FORWARD_NAT && !(flags & TCP_SYN))))
-		return XLB_FLOW_ESTABLISHED;
-	return state;
+	if (packet->protocol == IPPROTO_UDP)
+		return from_backend || forward > XLB_FORWARD_DNAT ? UDP_SPOKEN : ALL_STAY;
+	if (packet->tcp_flags & TCP_RST)
+		return RESET;
+	if (packet->tcp_flags & TCP_FIN)
+		return from_backend ? BACKEND_ENDS : CLIENT_ENDS;
+	if (from_backend || (forward != XLB_FORWARD_NAT && !(packet->tcp_flags & TCP_SYN)))
+		return TCP_SPOKEN;
+	return ALL_STAY;
 }
+
+static __always_inline union xlb_flow_value flow_after(union xlb_flow_value value, __u64 moves,
+						       __u32 now)
+{
+	value.seen = now;
+	value.state = moves >> value.state * 4;
+	value.counted &= value.state != XLB_FLOW_CLOSED;
+	return value;
+}
+
+enum flow_change {
+	FLOW_GONE = 0,		/* the slot is another flow's, or nobody's */
+	FLOW_UNCHANGED,
+	FLOW_CHANGED,
+};
+
+static __always_inline int flow_change_in(__u32 number, union xlb_flow_value like, __u64 moves,
+					  __u32 now, bool ipv6)
+{
+	struct flow_ref ref;
+
+	if (!flow_at(number, ipv6, &ref))
+		return FLOW_GONE;
+	for (int i = 0; i < CHANGE_TRIES; i++) {
+		union xlb_flow_value value = flow_read(ref.slot, ipv6), after;
+
+		if (!flow_same(value, like))
+			return FLOW_GONE;
+		after = flow_after(value, moves, now);
+		if (after.word == value.word)
+			return FLOW_UNCHANGED;
+		if (flow_swap(ref.slot, ipv6, value.word, after.word)) {
+			value.counted &= !after.counted;
+			flow_uncount(number, value, ipv6);
+			return FLOW_CHANGED;
+		}
+	}
+	return FLOW_UNCHANGED;
+}
+
+/*
+ * Lets a packet change one copy of a flow: what is there now, and not what was there when the packet was
+ * looked up, so that nothing is lost which another CPU has written since. Returns an enum flow_change.
+ */
+__weak __noinline int flow_change(__u32 number, __u64 like, __u64 moves, __u32 now, bool ipv6)
+{
+	union xlb_flow_value value = { .word = like };
+
+	return ipv6 ? flow_change_in(number, value, moves, now, true) :
+		      flow_change_in(number, value, moves, now, false);
+}
+
+/*
+ * Lets the packet in hand change both copies of a flow, of which it was found by the one in this slot.
+ * Each is changed by what the packet is, so that two packets on two CPUs come to the same in either
+ * order. Where the twin is gone (its slot was given to another flow), the flow cannot work any more:
+ * this copy goes too, and the client's next packet is told so.
+ */
+__weak __noinline int flow_update(__u32 number, __u64 before, __u32 now, bool ipv6)
+{
+	union xlb_flow_value value = { .word = before };
+	__u64 moves = flow_moves(flow_half_of(number, ipv6), value.forward);
+
+	if (flow_change(number, before, moves, now, ipv6) != FLOW_CHANGED ||
+	    value.forward > XLB_FORWARD_DNAT)
+		return 0;
+	if (flow_change(flow_twin_of(number, before, ipv6), before, moves, now, ipv6) == FLOW_GONE)
+		flow_clear(number, before, ipv6);
+	return 0;
+}
+
+/* States that a packet without SYN, FIN or RST may change. */
+#define FLOW_UNSETTLED (1u << XLB_FLOW_SYN | 1u << XLB_FLOW_ONEWAY)
 
 /* Notes that a packet of a known flow came by. */
 static __always_inline void flow_touch(const struct flow_ref *ref, union xlb_flow_value value,
-				       enum flow_half half, const struct packet *packet, bool ipv6)
+				       const struct packet *packet, bool ipv6)
 {
 	union xlb_flow_value after = value;
 
 	if (__builtin_expect(packet->kind == KIND_ERROR, 0))
 		return;
 	after.seen = packet->now;
-	after.state = flow_next_state(value.state, half, packet->protocol, packet->tcp_flags,
-				      value.forward);
-	after.counted &= after.state != XLB_FLOW_CLOSED;
-	if (__builtin_expect(after.word != value.word, 0))
-		flow_update(ref->number, value.word, after.word, ipv6);
+	if (__builtin_expect(after.word != value.word ||
+			     packet->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) ||
+			     FLOW_UNSETTLED >> value.state & 1, 0))
+		flow_update(ref->number, value.word, packet->now, ipv6);
 }
 
 #endif

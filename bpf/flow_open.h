@@ -319,10 +319,14 @@ static __always_inline int flow_reserve(struct flow_request *request,
 /* Ends what is left of the flows whose slots were taken. */
 static __always_inline void flow_forget_evicted(struct flow_request *request, bool ipv6)
 {
+	union xlb_flow_value value;
+
 	for (__u32 i = 0; i < EVICTED_MAX; i++) {
 		if (i >= request->evicted_count)
 			break;
-		flow_forget_twin(request->evicted[i].number, request->evicted[i].value, ipv6);
+		value.word = request->evicted[i].value;
+		flow_uncount(request->evicted[i].number, value, ipv6);
+		flow_forget_twin(request->evicted[i].number, value, ipv6);
 	}
 }
 

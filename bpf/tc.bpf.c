@@ -213,7 +213,7 @@ static __always_inline int skb_restore(struct __sk_buff *skb, struct packet *pac
 	packet->now = tick_now();
 	reply_outcome(packet, &reply, ipv6);
 	reply_translation(packet, &reply, ipv6, &translation);
-	flow_touch(&reply.flow, reply.value, FLOW_BY_REPLY, packet, ipv6);
+	flow_touch(&reply.flow, reply.value, packet, ipv6);
 	ifindex = skb_route(skb, packet, &translation, ipv6);
 	if (!ifindex)
 		return skb_count(packet, VERDICT_DROP, XLB_DROP_NO_ROUTE);
@@ -238,7 +238,7 @@ static __always_inline int skb_rename(struct __sk_buff *skb, struct packet *pack
 	packet->now = tick_now();
 	reply_outcome(packet, &reply, ipv6);
 	reply_translation(packet, &reply, ipv6, &translation);
-	flow_touch(&reply.flow, reply.value, FLOW_BY_REPLY, packet, ipv6);
+	flow_touch(&reply.flow, reply.value, packet, ipv6);
 	/* The kernel has routed it. */
 	if (!skb_translate(skb, packet, &translation, false, ipv6))
 		return skb_count(packet, VERDICT_DROP, XLB_DROP_EMIT_FAILED);

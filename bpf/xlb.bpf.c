@@ -205,7 +205,7 @@ static __always_inline enum verdict restore(struct xdp_md *ctx, struct packet *p
 	packet->now = tick_now();
 	reply_outcome(packet, &reply, ipv6);
 	reply_translation(packet, &reply, ipv6, &translation);
-	flow_touch(&reply.flow, reply.value, FLOW_BY_REPLY, packet, ipv6);
+	flow_touch(&reply.flow, reply.value, packet, ipv6);
 	next = neighbour_get(&translation.destination, ipv6, &slot);
 	if (!next)
 		return dropped(packet, XLB_DROP_NO_ROUTE);
