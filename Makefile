@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-# make [V=1] [WERROR=1] [SANITIZE=1]     make check | check-vm [KERNELS= FULL=] | bench | bench-sync | install [DESTDIR=] [PREFIX=]
-#                                        make compile_commands.json | clean
+# make [V=1] [WERROR=1] [SANITIZE=1]     make check | check-vm [KERNELS= FULL= XLB_TURN=] | bench | bench-sync
+#                                        make install [DESTDIR=] [PREFIX=] | compile_commands.json | clean
 #
 # One binary: build/lbctl, with the BPF object inside it. Everything that is made is under build/.
 
@@ -129,7 +129,7 @@ check: all tests
 
 # The same tests under other kernels, in virtual machines: KERNELS="5.10 6.1 6.12 7.2" if none are named; FULL=1: every row on each.
 check-vm: all tests
-	$(Q)KERNELS='$(KERNELS)' FULL='$(FULL)' scripts/run-tests vm
+	$(Q)KERNELS='$(KERNELS)' FULL='$(FULL)' XLB_TURN='$(XLB_TURN)' scripts/run-tests vm
 
 bench: all $(BENCHES)
 	$(Q)$(B)/tests/bench/packet $(BENCH_FLAGS)

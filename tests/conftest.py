@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """For all groups: the library's path, and no test outside a sandbox (scripts/run-tests makes one)."""
 
-import hashlib
+import dataclasses
 import os
 import pathlib
 import sys
@@ -9,49 +9,48 @@ import sys
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "lib"))
+import sharing  # noqa: E402
 
 
 def pytest_addoption(parser):
     parser.addoption("--shell", action="store_true",
                      help="open a shell inside the world of a test that failed")
-    parser.addoption("--share", metavar="K/RUNS/N", type=share, default=(0, 1, 1),
-                     help="of each test one row in N, at least one, is dealt out to so many runs; this is the K-th (from 0)")
+    parser.addoption("--share", metavar="K/RUNS/N", type=sharing.Share.parse, default=sharing.Share(),
+                     help="of each test one row in N, at least one, is dealt out to so many runs; this is the K-th (from 0); by the "
+                          "date, or XLB_TURN, others take their turn")
+    parser.addoption("--kernels", metavar="A,B,...", default="", help="which kernels the runs are on")
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "every_run: a row of it is in each share")
+    config.addinivalue_line("markers", "every_row: all of its rows are in each share")
+    config.addinivalue_line("markers", "whole: all of its rows are dealt out, none is left out")
+    config.addinivalue_line("markers", "kernels(since, before): it is dealt to the runs on such kernels only")
     config.addinivalue_line("markers", "heavy: tens of thousands of packets or objects; too much for emulated machines")
 
 
-def share(text):
-    number, runs, count = map(int, text.split("/"))
-    if not 0 <= number < runs or count < 1:
-        raise ValueError(text)
-    return number, runs, count
-
-
-def digest(text):
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+def marks(item):
+    """The nearest of each name: a test's own goes before its module's."""
+    dealing, found = ("whole", "every_run", "every_row"), {}
+    for mark in item.iter_markers():
+        if mark.name == "kernels" or (mark.name in dealing and not found.keys() & set(dealing)):
+            found.setdefault(mark.name, mark.kwargs)
+    return found
 
 
 def pytest_collection_modifyitems(config, items):
-    """--share: which rows are in a share does not depend on where they stand, so that every value of a parameter gets around."""
-    number, runs, count = config.getoption("--share")
-    rows = {}
+    """--share"""
+    share = dataclasses.replace(config.getoption("--share"), turn=sharing.today(),
+                                kernels=tuple(filter(None, config.getoption("--kernels").split(","))))
+    tests = {}
     for item in items:
-        rows.setdefault(item.nodeid.partition("[")[0], []).append(item)
+        tests.setdefault(item.nodeid.partition("[")[0], {})[item.nodeid] = item
     kept = set()
-    for name, of_one_test in rows.items():
-        of_one_test.sort(key=lambda item: digest(item.nodeid))
-        if of_one_test[0].get_closest_marker("every_run"):
-            kept.add(of_one_test[number % len(of_one_test)])
-            continue
-        dealt = of_one_test[::count]
-        # Who gets the first is another run for each test.
-        kept.update(dealt[(number + digest(name)) % runs::runs])
+    for name, rows in tests.items():
+        kept.update(share.rows(name, list(rows), marks(next(iter(rows.values())))))
     if len(kept) < len(items):
-        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-        items[:] = [item for item in items if item in kept]
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in kept])
+        items[:] = [item for item in items if item.nodeid in kept]
 
 
 @pytest.fixture(scope="session", autouse=True)

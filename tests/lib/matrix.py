@@ -2,8 +2,8 @@
 """The matrix of kernels: each boots in a virtual machine (tests/vm/run) and runs scripts/run-tests there, unchanged; what that reports
 at its end is read from its output.
 
-Emulation is slow: each kernel runs its share of the tests, and of their rows, another one than the others', and none of those marked
-`heavy`. FULL=1 in the environment: each runs all."""
+Emulation is slow: each kernel runs its share of the tests, and of their rows, another one than the others' (sharing.py), and none of
+those marked `heavy`. FULL=1 in the environment: each runs all."""
 
 import concurrent.futures
 import os
@@ -12,16 +12,30 @@ import re
 import subprocess
 import time
 
+import sharing
+
 TOP = pathlib.Path(__file__).resolve().parent.parent.parent
+GET_VM, RUN = TOP / "scripts/get-vm", TOP / "tests/vm/run"
+LOGS = TOP / "build/vm"
 KERNELS = ["5.10", "6.1", "6.12", "7.2"]
 SLOWEST_FIRST = ["7.2", "6.1", "5.10", "6.12"]
-TESTS = ["unit/datapath_test", "cli/test_attach.py", "cli/test_status.py", "api/test_file.py", "packet", "net", "drivers"]
+TESTS = ["unit/datapath_test", "unit/confine_test", "cli/test_attach.py", "cli/test_status.py", "cli/test_rights.py", "api/test_file.py",
+         "api/test_rights.py", "packet", "net", "drivers"]      # drivers last: it locks the kernel down
 FULL_TESTS = ["unit/attach_test"]
 ROWS = 32       # of each test one row in so many is dealt out to the kernels
 LANES = 2       # virtual machines at a time; one CPU each, which is faster under emulation than two
-LIMIT_S = 3000  # for one kernel
 NOT_TO_BE_HAD = 77
 TOTAL = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$")
+NOT_DEALT = re.compile(r"(\d+) deselected")      # pytest's last line
+
+
+def full():
+    return bool(os.environ.get("FULL"))
+
+
+def limit_s():
+    """For one kernel."""
+    return 12 * 3600 if full() else 3000
 
 
 class Outcome:
@@ -29,6 +43,7 @@ class Outcome:
 
     def __init__(self, kernel):
         self.kernel, self.passed, self.failed, self.skipped, self.seconds, self.log = kernel, 0, [], [], 0, ""
+        self.elsewhere = 0      # rows that this kernel was not dealt
 
     def read(self, output, status):
         """What the guest's run-tests said at its end: its skips and failures, line by line, and the totals."""
@@ -46,19 +61,21 @@ class Outcome:
             self.failed.append(f"the tests did not come to their end: {last[:200]}")
         if status and not self.failed:
             self.failed.append(f"ended with {status}")
+        self.elsewhere = sum(map(int, NOT_DEALT.findall(output)))
         self.log = output
 
     def n_skipped(self):
         return sum(count for count, _ in self.skipped)
 
     def __str__(self):
-        return (f"{self.kernel}: {self.passed} passed, {len(self.failed)} failed, {self.n_skipped()} skipped, "
-                f"{self.seconds:.0f} s")
+        rows = self.passed + len(self.failed) + self.n_skipped()
+        return (f"{self.kernel}: {self.passed} passed, {len(self.failed)} failed, {self.n_skipped()} skipped: {rows} of "
+                f"{rows + self.elsewhere} rows, {self.seconds:.0f} s")
 
 
 def fetch(kernel):
     """Why there is no such virtual machine, if there is none."""
-    result = subprocess.run([TOP / "scripts/get-vm", kernel], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    result = subprocess.run([GET_VM, kernel], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
                             check=False)
     if result.returncode == 0:
         return None, False
@@ -67,14 +84,16 @@ def fetch(kernel):
 
 def tests_for(kernel):
     """Where a test run cannot say by which device a packet came, the rows go over a veth."""
-    tests = TESTS + (FULL_TESTS if os.environ.get("FULL") else [])
+    tests = (FULL_TESTS if full() else []) + TESTS
     return [name if name != "packet" or kernel != "5.10" else "wire" for name in tests]
 
 
 def options_for(kernel):
-    if os.environ.get("FULL") or kernel not in KERNELS:
+    """A kernel's share is the same whichever others are asked for; one that is none of ours gets one besides."""
+    if full():
         return []
-    return [f"--share={KERNELS.index(kernel)}/{len(KERNELS)}/{ROWS}", "-m", "not heavy"]
+    kernels = KERNELS if kernel in KERNELS else [*KERNELS, kernel]
+    return [f"--share={kernels.index(kernel)}/{len(kernels)}/{ROWS}", f"--kernels={','.join(kernels)}", "-m", "not heavy"]
 
 
 def run_one(kernel, tests, options):
@@ -86,9 +105,9 @@ def run_one(kernel, tests, options):
         else:
             outcome.failed.append(missing)
         return outcome
-    command = [TOP / "tests/vm/run", "-n", "-k", kernel, "-c", "1", "-m", "2048", "-t", str(LIMIT_S), TOP / "tests/vm/guest-tests", *tests,
-               "--", *options_for(kernel), *options]
-    log = TOP / f"build/vm/{kernel}.log"
+    command = [RUN, "-n", "-k", kernel, "-c", "1", "-m", "2048", "-t", str(limit_s()), "env", f"XLB_TURN={sharing.today()}",
+               *(["FULL=1"] if full() else []), TOP / "tests/vm/guest-tests", *tests, "--", *options_for(kernel), *options]
+    log = LOGS / f"{kernel}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
         status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
@@ -100,7 +119,7 @@ def run_one(kernel, tests, options):
 def run(kernels=None, options=()):
     """With these options for pytest besides. Yields the outcome of each kernel, as they end."""
     kernels = kernels or os.environ.get("KERNELS", "").split() or SLOWEST_FIRST
-    subprocess.run([TOP / "scripts/get-vm", *kernels], stdout=subprocess.DEVNULL, check=False)
+    subprocess.run([GET_VM, *kernels], stdout=subprocess.DEVNULL, check=False)
     with concurrent.futures.ThreadPoolExecutor(LANES) as pool:
         running = [pool.submit(run_one, kernel, tests_for(kernel), options) for kernel in kernels]
         for future in concurrent.futures.as_completed(running):
