@@ -15,9 +15,9 @@ import sharing  # noqa: E402
 def pytest_addoption(parser):
     parser.addoption("--shell", action="store_true",
                      help="open a shell inside the world of a test that failed")
-    parser.addoption("--share", metavar="K/RUNS/N", type=sharing.Share.parse, default=sharing.Share(),
+    parser.addoption("--share", metavar="K/RUNS/N[/TURNS]", type=sharing.Share.parse, default=sharing.Share(),
                      help="of each test one row in N, at least one, is dealt out to so many runs; this is the K-th (from 0); by the "
-                          "date, or XLB_TURN, others take their turn")
+                          "date, or XLB_TURN, others take their turn, and each test does once in so many turns")
     parser.addoption("--kernels", metavar="A,B,...", default="", help="which kernels the runs are on")
 
 

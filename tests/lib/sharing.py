@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Which rows of which tests a run has, where there are too many for all of them: pytest's --share=K/RUNS/N, with a turn and kernels.
+"""Which rows of which tests a run has, where there are too many for all of them: pytest's --share=K/RUNS/N[/TURNS], with kernels.
 
-Of each test one row in N, and at least one, is dealt out to the runs. The turn, which is the date if none is named, moves on to other
-rows, and when all have been to other runs. Marks of a test (Documentation/testing.md):
+Of each test one row in N, and at least one, is dealt out to the runs, once in so many turns. The turn, which is the date if none is named,
+moves on to other rows, and when all have been to other runs. Marks of a test (Documentation/testing.md):
 
     every_run      a row of it is in each share, another one in another run
     every_row      all of its rows are in each share
@@ -38,15 +38,16 @@ class Share:
     number: int = 0
     runs: int = 1
     count: int = 1
+    turns: int = 1
     turn: int = 0
     kernels: tuple = ()     # of each run, or none if all are on one
 
     @classmethod
     def parse(cls, text):
-        number, runs, count = map(int, text.split("/"))
-        if not 0 <= number < runs or count < 1:
+        number, runs, count, *turns = map(int, text.split("/"))
+        if not 0 <= number < runs or min(count, *turns, 1) < 1:
             raise ValueError(text)
-        return cls(number, runs, count)
+        return cls(number, runs, count, *turns)
 
     def all_there_is(self):
         return (self.runs, self.count) == (1, 1)
@@ -68,8 +69,13 @@ class Share:
             return rows
         if "every_run" in marks:
             return [rows[(number + self.turn) % len(rows)]]
-        step = 1 if "whole" in marks else self.count
+        if "whole" in marks:
+            return self.deal(name, rows, 1, self.turn, number, len(able))
+        turn = self.turn + digest(name)
+        return [] if turn % self.turns else self.deal(name, rows, self.count, turn // self.turns, number, len(able))
+
+    @staticmethod
+    def deal(name, rows, step, turn, number, runs):
         period = min(step, len(rows))
-        dealt = rows[self.turn % period::step]
         # Who gets the first is another run for each test.
-        return dealt[(number + digest(name) + self.turn // period) % len(able)::len(able)]
+        return rows[turn % period::step][(number + digest(name) + turn // period) % runs::runs]

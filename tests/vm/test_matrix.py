@@ -14,22 +14,27 @@ KERNELS = tuple(matrix.KERNELS)
 ROWS = [f"test_it[{number}]" for number in range(70)]
 
 
-def dealt(turn, rows, **marks):
+def dealt(turn, rows, turns=1, **marks):
     """Of each run."""
-    return [Share(number, len(KERNELS), 32, turn, KERNELS).rows("test_it", rows, marks) for number in range(len(KERNELS))]
+    return [Share(number, len(KERNELS), 32, turns, turn, KERNELS).rows("test_it", rows, marks) for number in range(len(KERNELS))]
 
 
+@pytest.mark.parametrize("turns", (1, 2))
 @pytest.mark.parametrize("rows", (ROWS, ROWS[:32], ROWS[:12], ROWS[:4], ROWS[:1]), ids=len)
-def test_all_rows_get_to_all_kernels(rows):
-    """Not on one day, but each in its turn; at least one on each day, and none on two kernels."""
+def test_all_rows_get_to_all_kernels(rows, turns):
+    """Not on one day, but each in its turn; at least one on each day, or each second day, and none on two kernels."""
     kernels = {row: set() for row in rows}
-    for turn in range(32 * 4):
-        today = dealt(turn, rows)
-        assert len(rows) // 32 <= sum(map(len, today)) <= len(rows) // 32 + 1 and any(today)
+    off = set()
+    for turn in range(32 * 4 * turns):
+        today = dealt(turn, rows, turns)
+        if not any(today):
+            off.add(turn % turns)
+            continue
+        assert len(rows) // 32 <= sum(map(len, today)) <= len(rows) // 32 + 1
         for number, its in enumerate(today):
             for row in its:
                 kernels[row].add(number)
-    assert set(map(len, kernels.values())) == {4}
+    assert set(map(len, kernels.values())) == {4} and len(off) == turns - 1
     assert dealt(5, rows) == dealt(5, list(reversed(rows)))
 
 
@@ -126,10 +131,10 @@ def words_of(guest, kernel, monkeypatch, full):
 def test_each_kernel_is_told_its_share(guest, monkeypatch):
     monkeypatch.setenv("XLB_TURN", "9")
     words = words_of(guest, "6.12", monkeypatch, "")
-    assert f"--share=2/4/{matrix.ROWS}" in words and "--kernels=5.10,6.1,6.12,7.2" in words and "XLB_TURN=9" in words
+    assert f"--share=2/4/{matrix.ROWS}/{matrix.TURNS}" in words and "--kernels=5.10,6.1,6.12,7.2" in words and "XLB_TURN=9" in words
     assert "FULL=1" not in words and int(words[words.index("-t") + 1]) == 3000
     words = words_of(guest, "7.3", monkeypatch, "")
-    assert f"--share=4/5/{matrix.ROWS}" in words and "--kernels=5.10,6.1,6.12,7.2,7.3" in words
+    assert f"--share=4/5/{matrix.ROWS}/{matrix.TURNS}" in words and "--kernels=5.10,6.1,6.12,7.2,7.3" in words
 
 
 @pytest.mark.parametrize("kernel", ("5.10", "7.3"))
