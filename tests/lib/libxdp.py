@@ -9,7 +9,8 @@ import socket
 
 from world import TOP, Failed
 
-NATIVE = 1
+NATIVE, GENERIC = 1, 2
+
 
 
 class Options(ctypes.Structure):
@@ -67,17 +68,17 @@ def in_a_child(function):
 
 
 @in_a_child
-def load(device, path, name):
+def load(device, path, name, mode=NATIVE):
     """One program out of an object, each time anew."""
     xdp = library()
     options = Options(ctypes.sizeof(Options), prog_name=name.encode(), open_filename=os.fsencode(path))
     program = checked(xdp, xdp.xdp_program__create(ctypes.byref(options)))
     with our_dispatcher():
-        done(f"attaching {name}", xdp.xdp_program__attach(program, socket.if_nametoindex(device), NATIVE, 0))
+        done(f"attaching {name}", xdp.xdp_program__attach(program, socket.if_nametoindex(device), mode, 0))
 
 
 @in_a_child
-def unload(device, name):
+def unload(device, name, mode=NATIVE):
     xdp = library()
     index = socket.if_nametoindex(device)
     programs = checked(xdp, xdp.xdp_multiprog__get_from_ifindex(index))
@@ -88,4 +89,4 @@ def unload(device, name):
     if not program:
         raise Failed(f"{name} is not on {device}")
     with our_dispatcher():
-        done(f"detaching {name}", xdp.xdp_program__detach(ctypes.c_void_p(program), index, NATIVE, 0))
+        done(f"detaching {name}", xdp.xdp_program__detach(ctypes.c_void_p(program), index, mode, 0))

@@ -34,6 +34,7 @@ def inside(family, port):
     return bytes(header / UDP(sport=port, dport=8080) / Raw(b"who are you?"))
 
 
+@pytest.mark.every_row
 @pytest.mark.parametrize("kind", ("ipip", "gue"))
 def test_the_kernel_takes_packets_out_of_tunnels(net, decapsulating_backend, kind):
     place = decapsulating_backend(kind)

@@ -13,6 +13,8 @@ import pytest
 from conftest import VIPS
 from world import NODE, lbctl, run
 
+pytestmark = pytest.mark.whole
+
 PORT = 80
 PEERS = ("ipvs", "xlb")
 
@@ -77,6 +79,7 @@ def spread(answers):
     return (collections.Counter(answer["name"] for answer in answers), {answer["client"] for answer in answers})
 
 
+@pytest.mark.every_run
 @pytest.mark.parametrize("protocol", ("tcp", "udp"))
 def test_turns(both, protocol):
     def behaviour(net, balancer, places):

@@ -6,7 +6,8 @@ import json
 import pytest
 import traffic
 import world
-from conftest import PORT, TRAFFIC, VIPS
+from conftest import PORT, VIPS
+from streams import Stream
 from test_direct import jumbo
 from world import LBCTL, TOP
 
@@ -24,8 +25,8 @@ def tags():
 
 @pytest.mark.parametrize("where", ("neighbour", "bridge", "large frames"))
 def test_no_packet_is_lost(net, where):
-    """Datagrams and an open connection, forwarded by XDP or by tc, while programs are replaced forth and back; also where the
-    program on the devices takes frames in several buffers, as the pinned one does not."""
+    """A thousand datagrams a second, each counted, and an open connection, forwarded by XDP or by tc, while programs are replaced forth
+    and back; also where the program on the devices takes frames in several buffers, as the pinned one does not."""
     place = net.pod_on_bridge() if where == "bridge" else net.neighbour(1, "eth1")
     if where == "large frames":
         jumbo("eth0", net.client)
@@ -34,20 +35,16 @@ def test_no_packet_is_lost(net, where):
     net.serve([place], 4, "udp")
     net.serve([place], 4, "tcp")
     ours = tags()
-    asking = net.client.start("/usr/bin/python3", TRAFFIC, "udp", VIPS[4], PORT, 1000000, stdout=-1)
-    world.wait_for(lambda: "name" in json.loads(asking.stdout.readline()), what="the first answer")
-    connection = net.client.fork(traffic.main, "tcp", VIPS[4], PORT, 1, 20 * MEGABYTES, timeout=120)
     seen = [ours]
-    for build in (OTHER, LBCTL):
-        assert "another build" in world.run(build, "attach", "eth0").stderr
-        seen.append(tags())
-        assert {tag for _, tag in seen[-1][1]} == {seen[-1][0]}
-        assert "another build" not in world.run(build, "attach", "eth0").stderr
+    with Stream(net.client, VIPS[4], PORT):
+        connection = net.client.fork(traffic.main, "tcp", VIPS[4], PORT, 1, 20 * MEGABYTES, timeout=120)
+        for build in (OTHER, LBCTL):
+            assert "another build" in world.run(build, "attach", "eth0").stderr
+            seen.append(tags())
+            assert {tag for _, tag in seen[-1][1]} == {seen[-1][0]}
+            assert "another build" not in world.run(build, "attach", "eth0").stderr
     assert seen[0] == seen[2] and seen[0][0] != seen[1][0]
     assert json.loads(connection.output())["intact"]
-    asking.terminate()
-    answers = [json.loads(line) for line in asking.communicate()[0].splitlines() if line.endswith("}")]
-    assert len(answers) > 5 and all("name" in answer for answer in answers), answers[-5:]
 
 
 def test_half_an_upgrade_is_finished(net):
