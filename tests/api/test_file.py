@@ -35,6 +35,17 @@ def make_file(cluster, tmp_path):
     return path
 
 
+@pytest.mark.every_run
+def test_backends_become_those_of_the_file(cluster, tmp_path):
+    path = tmp_path / "list.json"
+    for addresses in (["10.0.0.1", "10.0.0.2"], ["10.0.0.2", "10.0.0.3", "10.0.0.4"]):
+        part = SLICE | {"endpoints": [{"addresses": [address]} for address in addresses]}
+        path.write_text(json.dumps({"kind": "List", "items": [SERVICE, part]}))
+        lbctl("backends", "sync", "--from", path)
+        assert sorted(address for address, state in cluster.state()[VIP].items() if state == "active") == [
+            f"{address}:8080" for address in addresses]
+
+
 @pytest.mark.parametrize("text, complaint", [
     ("", "it is empty"),
     (GOOD[:-1], "it ends in the middle of a value"),

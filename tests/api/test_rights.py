@@ -33,6 +33,7 @@ def watching(cluster):
     wait_for(lambda: len(cluster.server.watchers()) == 2, 10, "two watches")
 
 
+@pytest.mark.every_run
 @pytest.mark.parametrize("thread", ["first", "all"])
 def test_rights_of_a_running_watch(hello, thread):
     running = hello.watch()
@@ -74,6 +75,7 @@ def test_nothing_is_refused_that_it_needs(hello):
     assert not [line for line in running.err if "refused" in line], running.err
 
 
+@pytest.mark.every_run
 def test_device_of_ours_stays_known(hello):
     """Without CAP_SYS_ADMIN programs cannot be looked up by id: what is attached is recognized all the same."""
     before = lbctl("status", "-o", "json").stdout

@@ -105,6 +105,21 @@ def test_member_may_look(shared):
     assert "198.51.100.5:80" in shared.run(*MEMBER, "cat", f"{PIN_DIR}/counters")
 
 
+NO_CAP_BPF = f"{PIN_DIR}/config: Operation not permitted (kernel.unprivileged_bpf_disabled is set, and CAP_BPF is missing)"
+
+
+@pytest.mark.every_run
+@pytest.mark.kernels(before=(6, 1))
+def test_member_where_looking_takes_a_capability(shared):
+    """Told which one, and what asks for it; who has it may look."""
+    if not features.no_reading_without_capabilities():
+        pytest.skip("this kernel lets everybody use bpf() who may read the pins")
+    for words in (["services", "list"], ["status"], ["backends", "list"], ["services", "add", "192.0.2.11:80/tcp"]):
+        assert shared.fails(*words, prefix=MEMBER) == NO_CAP_BPF
+    seen = shared.lbctl("services", "list", "-o", "json", prefix=with_caps("bpf", group=GROUP))
+    assert seen.status == 0 and json.loads(seen.out) == shared.json("services", "list"), seen
+
+
 @pytest.mark.parametrize("caps", [[], ["bpf", "net_admin", "perfmon"]], ids=["none", "all"])
 @pytest.mark.parametrize("words", [["services", "add", "192.0.2.11:80/tcp"], ["services", "del", "192.0.2.10:80/tcp"],
                                    ["backends", "drain", "192.0.2.10:80/tcp", "198.51.100.5"]], ids=" ".join)
@@ -272,6 +287,8 @@ def test_four_capabilities_attach_and_detach(world):
     assert result.status == 0 and world.pins() is None, result
 
 
+@pytest.mark.every_run
+@pytest.mark.kernels(before=(5, 11))
 def test_limit_of_locked_memory(world):
     """Four capabilities do not raise it; a fifth does."""
     if missing := features.no_limit_of_locked_memory():
