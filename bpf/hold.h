@@ -64,6 +64,7 @@ __weak __noinline int hold(struct xdp_md *ctx)
 	if (!known || known->destination_port || known->packets >= XLB_HELD_EACH)
 		return dropped(packet, XLB_DROP_NO_FRAGMENT);
 	packet->outcome.held = 1;
+	packet->outcome.by_kernel = 0;
 	packet->datagram = known->datagram;
 	packet->added = 0;
 	if (note_leave(ctx, 0, false))
@@ -84,7 +85,7 @@ static __always_inline void hold_end(struct packet *packet)
 	if (!known || known->destination_port)
 		return;
 	packet->outcome.held = 1;
-	packet->outcome.by_kernel = BY_KERNEL_RELEASE;
+	packet->outcome.by_kernel |= BY_KERNEL_RELEASE;
 	packet->datagram = known->datagram;
 	packet->added = 0;
 }

@@ -42,15 +42,23 @@ static __always_inline __u32 uplink(void)
 	return live ? live->uplink : 0;
 }
 
-/* Whether a frame may go straight out of that device. */
-static __always_inline bool hop_direct(__u32 ifindex, __u32 ingress)
+static __always_inline bool device_has(__u32 ifindex, __u32 flag)
 {
-	struct xlb_device *device;
+	struct xlb_device *device = bpf_map_lookup_elem(&devices, &ifindex);
 
-	if (ifindex == ingress)
-		return true;
-	device = bpf_map_lookup_elem(&devices, &ifindex);
-	return device && device->flags & XLB_DEVICE_REDIRECT;
+	return device && device->flags & flag;
+}
+
+/*
+ * Whether the tags of a packet that came by a device belong to a VLAN device on top of it: then they are
+ * not those of the device's own link. Where there are no VLAN devices, it is the trunk that is the link.
+ */
+static __always_inline bool device_untags(__u32 ifindex)
+{
+	__u32 zero = 0;
+	struct xlb_config *live = bpf_map_lookup_elem(&config, &zero);
+
+	return live && live->vlans && device_has(ifindex, XLB_DEVICE_VLANS);
 }
 
 static __always_inline long hop_ask(void *ctx, struct bpf_fib_lookup *fib,
@@ -116,12 +124,11 @@ static __always_inline void hop_refresh(void *ctx, struct packet *packet,
 	case BPF_FIB_LKUP_RET_SUCCESS:
 		hop->ifindex = fib.ifindex;
 		mtu = hop_mtu(fib.ifindex, fib.mtu_result, ipv6);
-		if (hop_direct(fib.ifindex, ingress)) {
-			__builtin_memcpy(hop->destination, fib.dmac, 6);
-			__builtin_memcpy(hop->source, fib.smac, 6);
-		} else {
-			hop->ifindex |= XLB_HOP_STACK;
-		}
+		__builtin_memcpy(hop->destination, fib.dmac, 6);
+		__builtin_memcpy(hop->source, fib.smac, 6);
+		/* The packets to come may come in by other devices than this one. */
+		if (!device_has(fib.ifindex, XLB_DEVICE_REDIRECT))
+			hop->ifindex |= XLB_HOP_NO_REDIRECT;
 		break;
 	case BPF_FIB_LKUP_RET_NO_NEIGH:
 		hop->ifindex = fib.ifindex | XLB_HOP_STACK;
@@ -268,27 +275,32 @@ static __always_inline bool link_write(struct xdp_md *ctx, __u64 first, __u64 se
 __weak __noinline int emit_elsewhere(struct xdp_md *ctx, __u64 first, __u64 second)
 {
 	struct packet *packet = packet_get();
-	__u32 ifindex = HOP_IFINDEX(second);
-	bool stays;
+	__u32 hop = HOP_IFINDEX(second), ifindex = hop & XLB_HOP_IFINDEX, by_kernel;
+	bool returns = ifindex == ctx->ingress_ifindex, same_link;
 
 	if (!packet)
 		return VERDICT_PASS;
 	if (!ifindex)
 		return dropped(packet, XLB_DROP_NO_ROUTE);
-	if (ifindex == LOOPBACK_IFINDEX && !packet->outcome.by_kernel)
+	by_kernel = packet->outcome.by_kernel & ~NOT_BY_KERNEL_TAGS;
+	if (ifindex == LOOPBACK_IFINDEX && !by_kernel)
 		return VERDICT_LOCAL;
-	if (ifindex & XLB_HOP_STACK || packet->outcome.by_kernel) {
+	same_link = returns && !(packet->vlan_tags && device_untags(ifindex));
+	if (hop & XLB_HOP_STACK || (hop & XLB_HOP_NO_REDIRECT && !returns) || by_kernel) {
 		/* tc can send what has one tag: the kernel keeps it beside the packet. */
-		stays = ifindex == LOOPBACK_IFINDEX ||
-			(ifindex == ctx->ingress_ifindex && packet->vlan_tags == 1);
-		if (note_leave(ctx, ifindex & ~XLB_HOP_STACK, stays))
+		if (note_leave(ctx, ifindex, ifindex == LOOPBACK_IFINDEX ||
+						     (same_link && packet->vlan_tags == 1)))
 			return dropped(packet, XLB_DROP_EMIT_FAILED);
 		return ifindex == LOOPBACK_IFINDEX ? VERDICT_LOCAL : VERDICT_STACK;
 	}
-	if (packet->vlan_tags && vlan_strip(ctx, packet->vlan_tags))
+	if (!same_link && packet->vlan_tags && vlan_strip(ctx, packet->vlan_tags))
 		return dropped(packet, XLB_DROP_EMIT_FAILED);
-	if (link_write(ctx, first, second) && bpf_redirect(ifindex, 0) == XDP_REDIRECT)
-		return VERDICT_REDIRECT;
+	if (link_write(ctx, first, second)) {
+		if (returns)
+			return VERDICT_TX;
+		if (bpf_redirect(ifindex, 0) == XDP_REDIRECT)
+			return VERDICT_REDIRECT;
+	}
 	return dropped(packet, XLB_DROP_EMIT_FAILED);
 }
 

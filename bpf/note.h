@@ -62,7 +62,7 @@ __weak __noinline int partial_look(struct xdp_md *ctx)
 	packet->partial = *check;
 	packet->added = 0;
 	packet->translation.address_sum = 0;
-	packet->outcome.by_kernel = BY_KERNEL_CHECKSUM;
+	packet->outcome.by_kernel |= BY_KERNEL_CHECKSUM;
 	return 0;
 }
 

@@ -98,6 +98,8 @@ enum by_kernel {
 	BY_KERNEL_CHECKSUM = 1,	/* whose checksum may be for a device to finish */
 	BY_KERNEL_SPLIT = 2,	/* to be fragmented to packet.mtu */
 	BY_KERNEL_RELEASE = 4,	/* before other fragments of its datagram, which came first */
+	/* Not that, but it is tagged, and wants a second look as it leaves (emit_elsewhere). */
+	NOT_BY_KERNEL_TAGS = 8,
 };
 
 /* Whose the packet was, for the count; and all that begins as 0. */
@@ -288,6 +290,7 @@ static __always_inline __be16 parse_ethernet(struct packet *packet, struct frame
 		if (frame->data + ETH_HLEN + 2 * VLAN_TAG_BYTES > frame->end)
 			return 0;
 		tags = 1 + is_vlan(type[2]);
+		packet->outcome.by_kernel = NOT_BY_KERNEL_TAGS;
 	}
 	packet->vlan_tags = tags;
 	offset = ETH_HLEN + tags * VLAN_TAG_BYTES;

@@ -130,7 +130,10 @@ enum xlb_drop {
 	/* a RST to a flow that is not known: nothing may answer a RST (RFC 9293, 3.5.2) */
 	XLB_DROP_NO_FLOW = 8,
 	XLB_DROP_SOURCE_RANGE = 9,	/* the service does not take packets from this address */
-	/* the source is the VIP itself, multicast, broadcast or loopback (RFC 1122, 3.2.1.3) */
+	/*
+	 * the source is the VIP itself or another service, multicast, broadcast or loopback (RFC 1122,
+	 * 3.2.1.3)
+	 */
 	XLB_DROP_BAD_SOURCE = 10,
 	/* does not fit the device to the backend, and the ICMP error that says so was not sent */
 	XLB_DROP_TOO_BIG = 11,
@@ -253,10 +256,13 @@ _Static_assert(sizeof(struct xlb_service_options) == 8, "ABI");
 
 /*
  * Where frames for a neighbour go. Device 0: no route. With XLB_HOP_STACK the frame is handed to
- * the kernel, whose neighbour code sends it out of the device (not a plain Ethernet neighbour, not
- * yet resolved, or a device that XDP may not send to); the addresses are then meaningless.
+ * the kernel, whose neighbour code sends it out of the device (not a plain Ethernet neighbour, or not
+ * yet resolved); the addresses are then meaningless.
  */
 #define XLB_HOP_STACK (1u << 31)
+/* Beside a device that XDP may not redirect to: what came by another one is handed to the kernel. */
+#define XLB_HOP_NO_REDIRECT (1u << 30)
+#define XLB_HOP_IFINDEX (XLB_HOP_NO_REDIRECT - 1)
 
 struct xlb_hop {
 	__u8 destination[6];
@@ -635,6 +641,8 @@ enum xlb_device_flags {
 	XLB_DEVICE_REDIRECT = 2,	/* attached natively: XDP_REDIRECT to it works */
 	XLB_DEVICE_TC = 4,		/* our tc programs are attached */
 	XLB_DEVICE_QDISC = 8,		/* the clsact qdisc was added by us */
+	/* has VLAN sub-interfaces: what is tagged there is not of the device's own link */
+	XLB_DEVICE_VLANS = 16,
 };
 
 struct xlb_device {
@@ -682,7 +690,7 @@ struct xlb_config {
 	 * from a virtual machine, or in generic mode)
 	 */
 	__u32 partial;
-	__u32 pad;
+	__u32 vlans;	/* 1: one of the attached devices has XLB_DEVICE_VLANS */
 	/*
 	 * raised by lbctl under its lock at every change, so that a long-lived lbctl sees that
 	 * another one wrote

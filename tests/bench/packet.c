@@ -368,9 +368,12 @@ static struct xlb_bpf *load_sized(const struct xlb_config *config)
 
 static void load(struct stand *stand)
 {
+	struct xlb_device device = { .flags = XLB_DEVICE_XDP | XLB_DEVICE_REDIRECT };
+
 	configure(&stand->config);
 	stand->xlb = load_sized(&stand->config);
 	put(stand->xlb->maps.config, 0, &stand->config);
+	put(stand->xlb->maps.devices, stand->ifindex, &device);
 	stand->wrap = packet_bpf__open_and_load();
 	if (!stand->wrap)
 		die("load the wrapper");

@@ -134,6 +134,7 @@ static void *mapped(struct bpf_map *map, size_t bytes)
 
 struct stand *stand_make(void)
 {
+	struct xlb_device device = { .flags = XLB_DEVICE_XDP | XLB_DEVICE_REDIRECT };
 	struct stand *stand = calloc(1, sizeof(*stand));
 	uint32_t zero = 0;
 	cpu_set_t cpu;
@@ -147,6 +148,7 @@ struct stand *stand_make(void)
 	world_make(stand);
 	load(stand);
 	put(stand->xlb->maps.config, &zero, &stand->config);
+	put(stand->xlb->maps.devices, &stand->ifindex, &device);
 	stand->flows = mapped(stand->xlb->maps.flows, 2 * LINES * sizeof(struct xlb_flow_line));
 	stand->filter = mapped(stand->xlb->maps.filter, XLB_FILTER_BITS / 8);
 	stand->flows6 = mapped(stand->xlb->maps.flows6,

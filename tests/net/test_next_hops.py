@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 """Real TCP and UDP from a client to a backend, wherever the backend is."""
 
+import json
+
 import pytest
+import traffic
 import world
+from conftest import PORT, VIPS
 
 MEGABYTES_10 = 10_000_000
 
@@ -93,6 +97,21 @@ def test_generic_mode(net, place, family):
     (answer,) = net.ask("tcp", family, 1, MEGABYTES_10)
     assert answer.get("intact") and answer["name"] == there.host.name, answer
     expect(net.ask("udp", family, 3), there.host.name, None)
+
+
+@pytest.mark.parametrize("family", (4, 6))
+def test_a_device_that_takes_no_redirect(net, family):
+    """A backend behind a device in generic mode, and clients on both sides of it: what the one's packets may do (out again where they came
+    in) is not what the other's may."""
+    there = net.neighbour(1, "eth1")
+    net.attach("eth0")
+    net.attach("--mode", "generic", "eth1")
+    net.serve([there], family, "udp")
+    near = there.host.fork(traffic.main, "udp", VIPS[family], PORT, 1500, timeout=120)
+    answers = net.ask("udp", family, 60)
+    expect(answers, there.host.name, None)
+    # Both were at it all the time.
+    expect([json.loads(line) for line in near.output().splitlines()], there.host.name, None)
 
 
 @pytest.mark.parametrize("family", (4, 6))

@@ -170,7 +170,7 @@ static int attach_record(struct datapath *dp, uint32_t ifindex, bool native, str
 
 	device->entry.flags |= XLB_DEVICE_XDP | (native ? XLB_DEVICE_REDIRECT : 0);
 	device->entry.mode = native ? XLB_ATTACH_NATIVE : XLB_ATTACH_GENERIC;
-	device->entry.mtu = netlink_link(dp, ifindex).mtu;
+	device_look(dp, device);
 	config_follow_devices(dp);
 	return device_save(dp, device, err);
 }

@@ -165,13 +165,16 @@ void config_follow_devices(struct datapath *dp)
 {
 	struct xlb_config *config = config_of(dp);
 	struct device *device = device_find(dp, config->uplink);
-	uint32_t partial = 0;
+	uint32_t partial = 0, flags = 0;
 
 	if (!device || !(device->entry.flags & XLB_DEVICE_XDP))
 		__atomic_store_n(&config->uplink, uplink_choose(dp), __ATOMIC_RELEASE);
-	for (size_t i = 0; i < dp->n_devices; i++)
+	for (size_t i = 0; i < dp->n_devices; i++) {
 		partial |= is_partial(&dp->devices[i]);
+		flags |= dp->devices[i].entry.flags;
+	}
 	__atomic_store_n(&config->partial, partial, __ATOMIC_RELEASE);
+	__atomic_store_n(&config->vlans, !!(flags & XLB_DEVICE_VLANS), __ATOMIC_RELEASE);
 }
 
 void devices_forget_gone(struct datapath *dp)
@@ -247,21 +250,31 @@ void devices_tidy(struct datapath *dp)
 	}
 }
 
+void device_look(struct datapath *dp, struct device *device)
+{
+	uint32_t mtu = netlink_link(dp, device->ifindex).mtu;
+
+	if (mtu)
+		device->entry.mtu = mtu;
+	device->entry.flags &= ~XLB_DEVICE_VLANS;
+	if (device->entry.flags & XLB_DEVICE_XDP && netlink_has_vlans(dp, device->ifindex))
+		device->entry.flags |= XLB_DEVICE_VLANS;
+}
+
 /* What is known of a device, against what is so. */
 static int device_mend(struct datapath *dp, struct device *device, struct error *err)
 {
-	uint32_t mtu = netlink_link(dp, device->ifindex).mtu;
+	struct xlb_device before = device->entry;
 	struct xdp_state xdp;
 	int r = 0;
 
-	if (mtu && mtu != device->entry.mtu) {
-		device->entry.mtu = mtu;
+	device_look(dp, device);
+	if (memcmp(&before, &device->entry, sizeof(before)))
 		r = device_save(dp, device, err);
-	}
 	/* Where it cannot be told, what was written down stays. */
 	if (!r && device->entry.flags & XLB_DEVICE_XDP && !xdp_look(dp, device->ifindex, &xdp) &&
 	    xdp.owner != XDP_OURS) {
-		device->entry.flags &= ~(XLB_DEVICE_XDP | XLB_DEVICE_REDIRECT);
+		device->entry.flags &= ~(XLB_DEVICE_XDP | XLB_DEVICE_REDIRECT | XLB_DEVICE_VLANS);
 		device->entry.mode = XLB_ATTACH_NONE;
 		r = device_save(dp, device, err);
 	}

@@ -368,6 +368,8 @@ struct link {
 	char port_of[16];	/* kind of `above` */
 };
 struct link netlink_link(struct datapath *dp, uint32_t ifindex);
+/* Whether VLAN devices are on top of it. */
+bool netlink_has_vlans(struct datapath *dp, uint32_t ifindex);
 /* Whether anybody has a filter on a clsact hook of the device. */
 int netlink_filters_any(struct datapath *dp, uint32_t ifindex, bool *ret_any);
 void netlink_close(struct datapath *dp);
@@ -392,6 +394,8 @@ void devices_free(struct datapath *dp);
 struct device *device_find(struct datapath *dp, uint32_t ifindex);
 /* Finds or makes; it is not in the map before device_save(). NULL: out of memory. */
 struct device *device_ensure(struct datapath *dp, uint32_t ifindex);
+/* Asks the kernel for what an entry says of a device as it is. */
+void device_look(struct datapath *dp, struct device *device);
 int device_save(struct datapath *dp, const struct device *device, struct error *err);
 void device_forget(struct datapath *dp, uint32_t ifindex);
 /* A backend is reached by this device: replies have to be caught there. */

@@ -281,6 +281,38 @@ struct link netlink_link(struct datapath *dp, uint32_t ifindex)
 	return link;
 }
 
+struct vlan_search {
+	uint32_t below;
+	bool found;
+};
+
+static int vlan_seen(const struct nlmsghdr *header, void *data)
+{
+	struct vlan_search *search = data;
+	struct link link = {};
+
+	link_parse(header, &link);
+	search->found |= link.below == search->below && !strcmp(link.kind, "vlan");
+	return MNL_CB_OK;
+}
+
+bool netlink_has_vlans(struct datapath *dp, uint32_t ifindex)
+{
+	struct vlan_search search = { .below = ifindex };
+	char buffer[256];
+	struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
+	struct ifinfomsg *message;
+
+	if (netlink_open(dp, NULL))
+		return false;
+	request->nlmsg_type = RTM_GETLINK;
+	request->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+	message = mnl_nlmsg_put_extra_header(request, sizeof(*message));
+	message->ifi_family = AF_UNSPEC;
+	netlink_ask(dp, request, vlan_seen, &search);
+	return search.found;
+}
+
 static int filter_seen(const struct nlmsghdr *header, void *data)
 {
 	bool *any = data;

@@ -262,8 +262,9 @@ static void hop_take(const struct xlb_next_hop *next, struct trace *trace)
 {
 	const struct xlb_hop *hop = &next->hop[next->current & 1];
 
-	trace->hop.ifindex = hop->ifindex & ~XLB_HOP_STACK;
-	trace->hop.stack = hop->ifindex & XLB_HOP_STACK;
+	trace->hop.ifindex = hop->ifindex & XLB_HOP_IFINDEX;
+	trace->hop.stack = hop->ifindex & XLB_HOP_STACK ||
+			   (hop->ifindex & XLB_HOP_NO_REDIRECT && trace->action == XDP_PASS);
 	trace->hop.mtu = next->mtu;
 	memcpy(trace->hop.destination, hop->destination, ETH_ALEN);
 	memcpy(trace->hop.source, hop->source, ETH_ALEN);
