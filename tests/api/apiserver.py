@@ -46,9 +46,13 @@ def event(kind, item):
     return json.dumps({"type": kind, "object": item})
 
 
-def bookmark(resource, version):
+INITIAL_END = {"k8s.io/initial-events-end": "true"}
+
+
+def bookmark(resource, version, annotations=None):
     api, kind = KINDS[resource]
-    return event("BOOKMARK", {"kind": kind, "apiVersion": api, "metadata": {"resourceVersion": str(version)}})
+    return event("BOOKMARK", {"kind": kind, "apiVersion": api,
+                              "metadata": {"resourceVersion": str(version), "annotations": annotations or {}}})
 
 
 class Certificates:
@@ -87,6 +91,7 @@ class ApiServer:
         self.oldest = 0          # versions before this one are forgotten
         self.versions = ["v1"]   # of discovery.k8s.io
         self.token = "secret"    # None: anybody
+        self.streams = False     # whether it does streaming lists; else it refuses them as 1.20 does
         self.planned = {}        # path -> [Answer]
         self.requests = []
         self.stopped = False
@@ -131,7 +136,8 @@ class ApiServer:
             self.lock.notify_all()
 
     def next(self, path, *answers):
-        """The next requests whose path (or, for watches, "watch PATH") ends like this get these answers."""
+        """The next requests whose path is this one, or "watch PATH" for watches, or "stream PATH" for streaming lists, get these
+        answers."""
         with self.lock:
             self.planned.setdefault(path, []).extend(answers)
 
@@ -232,11 +238,12 @@ class Handler(BaseHTTPRequestHandler):
         url = urllib.parse.urlsplit(self.path)
         query = dict(urllib.parse.parse_qsl(url.query))
         watch = "watch" in query
+        kind = "stream" if "sendInitialEvents" in query else "watch"
         with api.lock:
             api.requests.append(self.path)
             answer = None
             for path, answers in api.planned.items():
-                if answers and ("watch " if watch else "") + url.path in (path, f"watch {path}"[0 if watch else 6:]):
+                if answers and path in ([f"{kind} {url.path}"] if watch else []) + [url.path] * (kind == "watch"):
                     answer = answers.pop(0)
                     break
         if answer and answer.then:
@@ -349,11 +356,17 @@ class Handler(BaseHTTPRequestHandler):
                                    "metadata": meta, "items": items}))
 
     def watch(self, api, resource, namespace, query):
-        version = int(query["resourceVersion"])
+        stream = "sendInitialEvents" in query
+        if stream and not api.streams:
+            self.send(422, status_object(422, "resourceVersionMatch is forbidden for watch"))
+            return
+        version = int(query.get("resourceVersion", 0))
         end = time.monotonic() + int(query["timeoutSeconds"])
         self.resource = resource
         self.begin_stream()
-        if version < api.oldest:
+        if stream:
+            version = self.tell_all(api, resource, namespace, query)
+        elif version < api.oldest:
             self.chunk(event("ERROR", json.loads(status_object(410, "too old resource version"))) + "\n")
             self.chunk("")
             return
@@ -365,6 +378,17 @@ class Handler(BaseHTTPRequestHandler):
             with api.lock:
                 self.server.watching.discard(self)
 
+    def tell_all(self, api, resource, namespace, query):
+        """A streaming list up to its end; the version of that."""
+        with api.lock:
+            items = [item for _, item in sorted(api.objects[resource].items()) if self.selected(item, namespace, query)]
+            version = api.version
+        version_name, kind = KINDS[resource]
+        for item in items:
+            self.chunk(event("ADDED", {"kind": kind, "apiVersion": version_name} | item) + "\n")
+        self.chunk(bookmark(resource, version, INITIAL_END) + "\n")
+        return version
+
     def follow(self, api, resource, namespace, query, version, end):
         oldest = api.oldest
         while time.monotonic() < end and not api.stopped and api.oldest == oldest:
@@ -374,9 +398,8 @@ class Handler(BaseHTTPRequestHandler):
                 if not fresh:
                     api.lock.wait(min(0.5, max(end - time.monotonic(), 0)))
                     continue
-            for number, _, kind, item in fresh:
-                self.chunk(event(kind, item) + "\n")
-                version = number
+            self.chunk("".join(event(kind, item) + "\n" for _, _, kind, item in fresh))
+            version = fresh[-1][0]
         if api.stopped:
             self.abort()
         else:

@@ -72,6 +72,24 @@ int kube_list_add(struct kube_list *list, void *object)
 	return 0;
 }
 
+void kube_list_remove(struct kube_list *list, const char *key)
+{
+	struct lookup_entry *kept = lookup_find(&list->kept, key, strlen(key));
+	size_t left = 0;
+
+	if (kept) {
+		lookup_remove(&list->kept, kept);
+		free(lookup_object(kept, struct mark, entry));
+	}
+	for (size_t i = 0; i < list->n_objects; i++) {
+		if (strcmp(object_key(list->kind, list->objects[i]), key))
+			list->objects[left++] = list->objects[i];
+		else
+			free_object(list->kind, list->objects[i]);
+	}
+	list->n_objects = left;
+}
+
 int kube_list_keep(struct kube_list *list, const char *key)
 {
 	return add_mark(&list->kept, key);

@@ -4,9 +4,11 @@
  * of the list, for ever.
  *
  *	list pages -> replace in the store -> watch -> (end or cut) watch again from there
- *	                                            -> (410, in either form) list again
+ *	stream     -> replace in the store ---^     -> (410, in either form) list again
  *
- * A list takes effect as a whole, at its end; one that fails changes nothing. A bookmark moves the
+ * Who is going to watch asks for the list as the beginning of the watch (a streaming list: all
+ * objects as ADDED events, and a bookmark that says that these were all), which costs the server
+ * less memory; where that is not to be had, for pages. A list takes effect as a whole, at its end; one that fails changes nothing. A bookmark moves the
  * version and nothing else. What the server says about time (Retry-After) is honoured, and failures
  * are spaced out by retry.h.
  */

@@ -61,6 +61,7 @@ struct kube_list {
 /* takes over the object, also when it fails */
 int kube_list_add(struct kube_list *list, void *object);
 int kube_list_keep(struct kube_list *list, const char *key);
+void kube_list_remove(struct kube_list *list, const char *key);	/* what is not there: fine */
 void kube_list_free(struct kube_list *list);
 /*
  * Afterwards the store holds exactly what the list held; the list is empty. -ENOMEM: partly done.
