@@ -211,6 +211,17 @@ static void test_exec(void **state)
 	assert_non_null(strstr(config->exec->environment[1], "https://192.0.2.1:6443/"));
 	assert_string_equal(config->exec->install_hint, "get it");
 	config_free(config);
+	/* A plugin gets the authority itself: a path means nothing to it. */
+	put("exec-ca.crt", "authority!");
+	if (config_load(put("exec-ca", HEAD CONTEXTS "clusters: [{name: c, cluster: {server: 'https://a', "
+			    "certificate-authority: exec-ca.crt}}]\n"
+			    "users: [{name: u, user: {exec: {apiVersion: client.authentication.k8s.io/v1, "
+			    "command: plugin, provideClusterInfo: true}}}]\n"), NULL, &config, &err) < 0)
+		fail_msg("%s", err.text);
+	assert_non_null(strstr(config->exec->environment[0],
+			       "\"certificate-authority-data\":\"YXV0aG9yaXR5IQ==\""));
+	assert_null(strstr(config->exec->environment[0], "\"certificate-authority\""));
+	config_free(config);
 }
 
 struct bad {
@@ -222,6 +233,8 @@ struct bad {
 #define ONE_CLUSTER(cluster) HEAD CONTEXTS USERS "clusters: [{name: c, cluster: " cluster "}]\n"
 
 static const struct bad bad_rows[] = {
+	{ ONE_USER("{token: a, as: jane, as-user-extra: {scopes: [view]}}"),
+	  "as-user-extra is not supported", -EINVAL },
 	{ "a: [b", "not YAML", -EINVAL },
 	{ "\t- x: ][", "not YAML", -EINVAL },
 	{ "", "it is empty", -EINVAL },
@@ -324,6 +337,10 @@ static void test_base64(void **state)
 		assert_int_equal(base64_decode(rows[i].text, &data, &size), 0);
 		assert_string_equal(data, rows[i].data);
 		assert_int_equal(size, strlen(rows[i].data));
+		free(data);
+		data = base64_encode(rows[i].data, size);
+		if (i < 4)	/* the others are not as anybody writes them */
+			assert_string_equal(data, rows[i].text);
 		free(data);
 	}
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)

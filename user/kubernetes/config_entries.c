@@ -189,13 +189,42 @@ static int read_arguments(const json_t *body, const char *path, struct config_ex
 	return 0;
 }
 
-/* What the plugin may know about the cluster, if the kubeconfig says so. */
-static char *exec_info(const struct config_exec *exec, const json_t *cluster, bool with_cluster)
+/*
+ * The cluster as a plugin sees it: its authority is in there, since a path would be one from another
+ * folder's point of view, and not a field of that API. NULL: out of memory, or the file went away.
+ */
+static json_t *inline_cluster(const json_t *cluster, const struct config_text *authority)
 {
+	_cleanup_(free_pointer) char *content = NULL, *encoded = NULL;
+	json_t *copy = json_deep_copy(cluster);
+	struct error unused;
+	size_t size;
+
+	json_object_del(copy, "certificate-authority");
+	if (!authority->path)
+		return copy;
+	if (read_small_file(authority->path, 1 << 20, &content, &size, &unused) >= 0)
+		encoded = base64_encode(content, size);
+	if (!encoded || json_object_set_new(copy, "certificate-authority-data",
+					    json_string(encoded)) < 0) {
+		json_decref(copy);
+		return NULL;
+	}
+	return copy;
+}
+
+/* What the plugin may know about the cluster, if the kubeconfig says so. */
+static char *exec_info(const struct config *config, const json_t *cluster, bool with_cluster)
+{
+	const struct config_exec *exec = config->exec;
 	json_t *info, *spec = json_pack("{s:b}", "interactive", 0);
-	json_t *copy = with_cluster ? json_deep_copy(cluster) : NULL;
+	json_t *copy = with_cluster ? inline_cluster(cluster, &config->authority) : NULL;
 	char *text, *line = NULL;
 
+	if (with_cluster && !copy) {
+		json_decref(spec);
+		return NULL;
+	}
 	if (copy)
 		json_object_set_new(spec, "cluster", copy);
 	info = json_pack("{s:s, s:s, s:o}", "kind", "ExecCredential", "apiVersion",
@@ -208,9 +237,10 @@ static char *exec_info(const struct config_exec *exec, const json_t *cluster, bo
 	return line;
 }
 
-static int read_environment(const json_t *body, const json_t *cluster, struct config_exec *exec,
+static int read_environment(const json_t *body, const json_t *cluster, struct config *config,
 			    struct error *err)
 {
+	struct config_exec *exec = config->exec;
 	const json_t *list = NULL;
 	const char *name = NULL, *value = NULL;
 	bool with_cluster = false;
@@ -238,7 +268,7 @@ static int read_environment(const json_t *body, const json_t *cluster, struct co
 		if (r < 0)
 			return error_prefix(err, r, "env[%zu]", i);
 	}
-	return add_string(exec->environment, &n, exec_info(exec, cluster, with_cluster), err);
+	return add_string(exec->environment, &n, exec_info(config, cluster, with_cluster), err);
 }
 
 static int read_exec(const json_t *body, const char *path, const json_t *cluster,
@@ -264,7 +294,7 @@ static int read_exec(const json_t *body, const char *path, const json_t *cluster
 	if (r >= 0)
 		r = read_arguments(body, path, exec, err);
 	if (r >= 0)
-		r = read_environment(body, cluster, exec, err);
+		r = read_environment(body, cluster, config, err);
 	return r;
 }
 
@@ -279,6 +309,9 @@ static int read_impersonation(const json_t *user, struct config *config, struct 
 	char *line;
 	int r;
 
+	/* To act as somebody with less than was asked for is to act as somebody else. */
+	if (json_object_size(json_object_get(user, "as-user-extra")))
+		return error_set(err, EINVAL, "as-user-extra is not supported");
 	r = json_get_string(user, "as", &name, err);
 	if (r >= 0)
 		r = json_get_string(user, "as-uid", &uid, err);

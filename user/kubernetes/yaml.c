@@ -223,3 +223,22 @@ int base64_decode(const char *text, char **ret_data, size_t *ret_size)
 	*ret_size = size;
 	return 0;
 }
+
+char *base64_encode(const char *data, size_t size)
+{
+	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	char *text = malloc((size + 2) / 3 * 4 + 1), *at = text;
+
+	for (size_t i = 0; text && i < size; i += 3) {
+		size_t n = size - i < 3 ? size - i : 3;
+		unsigned int bits = 0;
+
+		for (size_t j = 0; j < 3; j++)
+			bits = bits << 8 | (j < n ? (unsigned char)data[i + j] : 0);
+		for (size_t j = 0; j < 4; j++)
+			*at++ = j <= n ? digits[bits >> (18 - 6 * j) & 63] : '=';
+	}
+	if (text)
+		*at = 0;
+	return text;
+}

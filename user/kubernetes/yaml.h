@@ -26,5 +26,7 @@ int read_small_file(const char *path, size_t max, char **ret_data, size_t *ret_s
  * count.
  */
 int base64_decode(const char *text, char **ret_data, size_t *ret_size);
+/* The caller frees; NULL: out of memory. */
+char *base64_encode(const char *data, size_t size);
 
 #endif
