@@ -22,7 +22,8 @@ def lists(cluster, path=SLICES):
 
 
 def watches(cluster, path=SLICES):
-    return [request for request in cluster.server.requests if path in request and "watch=1" in request]
+    return [request for request in cluster.server.requests if path in request and "watch=1" in request
+            and "sendInitialEvents" not in request]
 
 
 def follows(cluster, *addresses, vip=VIP):
@@ -79,13 +80,11 @@ def test_json_tells_the_latency(hello):
 
 def test_a_burst_is_one_batch(watched):
     """500 events in one piece: few batches, and the last state counts."""
-    version, lines = watched.server.version, []
-    for n in range(500):
-        item = watched.slice(f"10.0.{n >> 8}.{n & 255}")
-        lines.append(event("MODIFIED", {"kind": "EndpointSlice"} | item))
-    del version
+    with watched.server.lock:  # nobody is told before all of it has happened
+        for n in range(500):
+            watched.slice(f"10.0.{n >> 8}.{n & 255}")
     follows(watched, "10.0.1.243")
-    assert len(watched.running.out) < 250
+    assert len(watched.running.out) < 50
 
 
 def test_changes_that_do_not_matter_say_nothing(watched):
@@ -309,6 +308,26 @@ def test_retry_after_of_a_watch(hello):
     running.says("trying again in 3.0 s")
     running.says("answers again")
     assert time.monotonic() - start >= 3
+
+
+def test_version_of_the_future(hello):
+    """504 with Retry-After: the server has not seen yet what another one listed. The same version again, and no list."""
+    hello.server.next(f"watch {SLICES}", Answer(504, headers={"Retry-After": "1"}))
+    running = hello.watch()
+    running.says(f"504 to {SLICES}")
+    running.says("answers again")
+    wait_for(lambda: len(watches(hello)) == 2, 10, "a second watch")
+    first, second = (request.split("resourceVersion=")[1].split("&")[0] for request in watches(hello))
+    assert first == second and lists(hello) == 1
+    hello.slice("10.0.0.4")
+    follows(hello, "10.0.0.4")
+
+
+def test_keepalive_of_watches(watched):
+    """A peer that vanished without a word is noticed: 30 s of silence, and three probes 10 s apart."""
+    sockets = run("ss", "-tnoH", "state", "established", "dport", "=", f":{watched.server.port}").stdout.splitlines()
+    ours = [line for line in sockets if "timer:(keepalive," in line]
+    assert len(ours) >= 2, sockets  # one for each watch, with HTTP/1.1
 
 
 def test_401_in_the_middle(hello):

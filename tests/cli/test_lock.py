@@ -28,10 +28,13 @@ def fixture_locked(world):
     ["services", "set", VIP, "-s", "rr"], ["services", "add", "192.0.2.11:80/tcp"],
     ["services", "del", VIP], ["backends", "add", VIP, "198.51.100.5"], ["attach", "veth1"],
     ["attach", "veth0"], ["detach", "veth0"], ["detach", "--all"],
+    ["backends", "sync", "--from", "FILE"],
 ], ids=" ".join)
-def test_writer_waits_and_says_so(locked, words):
+def test_writer_waits_and_says_so(locked, words, tmp_path):
+    file = tmp_path / "none.json"
+    file.write_text('{"kind": "List", "items": []}', encoding="ascii")
     before = locked.state()
-    process = locked.start(*words)
+    process = locked.start(*(str(file) if word == "FILE" else word for word in words))
     try:
         # The line comes while it waits, not at the end.
         assert select.select([process.stderr], [], [], 30)[0]
