@@ -11,6 +11,8 @@ import traffic
 import world
 from world import Host, NODE
 
+pytestmark = pytest.mark.whole
+
 VIP = "203.0.113.10:80"
 HERE = [f"52:54:00:00:00:0{number}" for number in range(6)]
 
@@ -60,6 +62,13 @@ class Machines:
             world.run("ip", "link", "set", device, "up")
             NODE.address(device, address)
 
+    def take_back_4(self):
+        """The NIC of `near`, down, for the node: another one on the link of its first."""
+        self.near.run("ip", "link", "set", "eth0", "netns", "1")
+        name = nic(4)
+        world.run("ip", "link", "set", name, "down")
+        return name
+
     def serve(self, address):
         for protocol in ("tcp", "udp"):
             world.lbctl("services", "add", f"{VIP}/{protocol}")
@@ -99,7 +108,7 @@ def modes():
     return {each["device"]: each["mode"] for each in world.lbctl_json("status")["devices"] if each["mode"] != "replies"}
 
 
-@pytest.mark.every_run
+@pytest.mark.every_row
 @pytest.mark.parametrize("where", ("redirect", "tx"))
 def test_native(machines, where):
     """virtio_net in native mode: out of the other NIC, or of the same one."""
@@ -118,6 +127,8 @@ def test_generic_is_the_same(machines):
     machines.works("far")
 
 
+@pytest.mark.every_run
+@pytest.mark.kernels(before=(6, 1))
 def test_too_few_queues(machines):
     """Without a queue for each CPU's XDP: older drivers refuse native mode, and attach says that it is generic, and why."""
     machines.ports("nic0", "nic5")
@@ -148,14 +159,35 @@ def test_bond(machines):
     machines.serve("10.0.1.2")
     machines.works("far")
     # Another port of the same link joins, and takes over.
-    world.run("ip", "link", "set", "near", "down", check=False)
-    machines.near.run("ip", "link", "set", "eth0", "netns", "1")
-    name = nic(4)
-    world.run("ip", "link", "set", name, "down")
+    name = machines.take_back_4()
     world.run("ip", "link", "set", name, "master", "bond0")
     assert modes()["bond0"] == ("native" if native else "generic")
     if native:
         assert xdp_on(name) or xdp_on("bond0")
+    world.run("ip", "link", "set", "nic0", "nomaster")
+    world.wait_for(lambda: machines.ask("udp", 1)[0].get("name") == "far", 30, "the other NIC of the bond")
+    machines.works("far")
+
+
+def test_a_nic_with_xlb_of_its_own_and_a_bond(machines):
+    """Where xlb is native on the bond, the kernel lets no NIC join that has a program itself: it has to be detached first, and all
+    stays as it was. Else the NIC joins, and what comes by it is served there."""
+    world.run("ip", "link", "add", "bond0", "type", "bond", "mode", "active-backup", "miimon", "100")
+    world.run("ip", "link", "set", "nic0", "master", "bond0")
+    machines.ports("bond0", "nic2")
+    name = machines.take_back_4()
+    world.lbctl("attach", "bond0", "nic2", name)
+    machines.serve("10.0.1.2")
+    native = modes()["bond0"] == "native"
+    assert native == (features.release() >= (5, 15)) and modes()[name] == "native"
+    joined = world.run("ip", "link", "set", name, "master", "bond0", check=False)
+    assert bool(joined.returncode) == native, joined.stderr
+    assert modes()["bond0"] == ("native" if native else "generic") and modes()[name] == "native"
+    machines.works("far")
+    if native:
+        world.lbctl("detach", name)
+        world.run("ip", "link", "set", name, "down")
+        world.run("ip", "link", "set", name, "master", "bond0")
     world.run("ip", "link", "set", "nic0", "nomaster")
     world.wait_for(lambda: machines.ask("udp", 1)[0].get("name") == "far", 30, "the other NIC of the bond")
     machines.works("far")
@@ -171,6 +203,7 @@ def test_slave_of_a_bond(machines):
     assert not xdp_on("nic0")
 
 
+@pytest.mark.every_run
 def test_vlan(machines):
     """On a VLAN sub-interface attach says why not, and to what instead; there, tagged packets are served."""
     world.run("ip", "link", "set", "nic0", "up")
@@ -201,6 +234,7 @@ def test_vlan_in_generic_mode(machines):
     machines.works("far")
 
 
+@pytest.mark.every_run
 def test_locked_down(machines):
     """The last one, for there is no way back: a kernel that lets nobody read its memory, not by BPF either, takes xlb and forwards."""
     lockdown = pathlib.Path("/sys/kernel/security/lockdown")
@@ -212,5 +246,13 @@ def test_locked_down(machines):
     world.lbctl("attach", "nic0", "nic2")
     machines.serve("10.0.1.2")
     machines.works("far")
+    if features.no_reading_without_capabilities():
+        # What is refused to others names a reason there, too.
+        world.run("chmod", "o+x", "/sys/fs/bpf")
+        world.lbctl("attach", "nic0", "--pin-group", "65534")
+        said = world.run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", world.LBCTL, "services", "list",
+                         check=False).stderr
+        assert said.count("\n") == 1 and "Operation not permitted (" in said
+        assert "locked down (confidentiality)" in said or "CAP_BPF is missing" in said
     if not features.no_iterators():
         assert "10.0.1.2" in pathlib.Path("/sys/fs/bpf/xlb/counters").read_text(encoding="ascii")
