@@ -38,7 +38,23 @@ static __always_inline __u32 checksum_offset(const struct packet *packet)
 	return packet->protocol == IPPROTO_TCP ? TCP_CHECK : UDP_CHECK;
 }
 
-/* Looks whether the checksum of the packet in hand is perhaps a partial one. */
+/* Whether the checksum of a packet is perhaps a partial one, which is then noted. */
+static __always_inline bool partial_found(struct packet *packet, const struct frame *frame)
+{
+	__u16 *check = header_at(frame->transport, checksum_offset(packet));
+	__u64 sum;
+
+	if (packet->kind != KIND_WHOLE || (void *)(check + 1) > frame->end ||
+	    (!*check && packet->protocol == IPPROTO_UDP))
+		return false;
+	sum = address_plus(&packet->source, packet->ipv6) +
+	      address_plus(&packet->destination, packet->ipv6) + bpf_htons(packet->protocol) +
+	      bpf_htons(packet->bytes - packet->headers);
+	packet->partial = *check;
+	return *check == xlb_sum_fold(sum);
+}
+
+/* Looks at the packet in hand. */
 __weak __noinline int partial_look(struct xdp_md *ctx)
 {
 	struct packet *packet = packet_get();
@@ -46,20 +62,9 @@ __weak __noinline int partial_look(struct xdp_md *ctx)
 		.data = (void *)(long)ctx->data,
 		.end = (void *)(long)ctx->data_end,
 	};
-	__u16 *check;
-	__u64 sum;
 
-	if (!packet || packet->kind != KIND_WHOLE || !frame_find(&frame, packet, false))
+	if (!packet || !frame_find(&frame, packet, false) || !partial_found(packet, &frame))
 		return 0;
-	check = header_at(frame.transport, checksum_offset(packet));
-	if ((void *)(check + 1) > frame.end || (!*check && packet->protocol == IPPROTO_UDP))
-		return 0;
-	sum = address_plus(&packet->source, packet->ipv6) +
-	      address_plus(&packet->destination, packet->ipv6) + bpf_htons(packet->protocol) +
-	      bpf_htons(packet->bytes - packet->headers);
-	if (*check != xlb_sum_fold(sum))
-		return 0;
-	packet->partial = *check;
 	packet->added = 0;
 	packet->translation.address_sum = 0;
 	packet->outcome.by_kernel |= BY_KERNEL_CHECKSUM;

@@ -23,12 +23,14 @@
 #include "hold.h"
 #include "hop.h"
 #include "maps.h"
+#include "mss.h"
 #include "packet.h"
 #include "release.h"
 #include "reply.h"
 #include "rewrite.h"
 #include "service.h"
 #include "split.h"
+#include "tell.h"
 
 #define HEADERS_WANTED 128	/* pulled into the linear part, if the packet has as many */
 #define IPV4_CHECK (ETH_HLEN + offsetof(struct iphdr, check))
@@ -179,15 +181,52 @@ static __always_inline int skb_count(struct packet *packet,
 	return verdict == VERDICT_DROP ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
-/* The device towards the client; the uplink where the kernel does not say. */
-static __always_inline __u32 skb_route(struct __sk_buff *skb, const struct packet *packet,
-				       const struct translation *translation, bool ipv6)
+/* Lowers the MSS of a SYN if its service wants it lower; xdp_check_mss() for tc. */
+__weak __noinline int tc_check_mss(struct __sk_buff *skb)
 {
-	struct bpf_fib_lookup fib = {};
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct packet *packet = packet_get();
+	__be16 before, after;
+	__u32 offset;
+	__u16 most;
 
+	if (!packet)
+		return 0;
+	most = mss_most(packet);
+	if (!most)
+		return 0;
+	offset = mss_find(packet, data, end, most);
+	if (!offset || bpf_skb_load_bytes(skb, offset + 2, &before, sizeof(before)))
+		return 0;
+	after = bpf_htons(most);
+	if (!bpf_skb_store_bytes(skb, offset + 2, &after, sizeof(after), 0))
+		bpf_l4_csum_replace(skb, packet->network + packet->headers + TCP_CHECK,
+				    mss_summed(before, offset, packet),
+				    mss_summed(after, offset, packet), sizeof(before));
+	return 0;
+}
+
+/*
+ * The device towards the client; the uplink where the kernel does not say. *ret_mtu: what fits there, as far
+ * as is known, or 0.
+ */
+static __always_inline __u32 skb_route(struct __sk_buff *skb, struct packet *packet,
+				       const struct translation *translation, bool ipv6,
+				       __u32 *ret_mtu)
+{
+	/* A length of its own, else the kernel judges the packet's by the device, and not by the route. */
+	struct bpf_fib_lookup fib = { .tot_len = 1 };
+
+	*ret_mtu = 0;
+	packet->translation = *translation;
 	switch (hop_ask(skb, &fib, translation, packet->protocol, skb->ifindex, ipv6)) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
+		*ret_mtu = hop_mtu(fib.ifindex, fib.mtu_result, ipv6);
+		return fib.ifindex;
+	case BPF_FIB_LKUP_RET_FRAG_NEEDED:
+		/* Linux 5.10 judges all the same; it tells no MTU. */
 	case BPF_FIB_LKUP_RET_NO_NEIGH:
+		*ret_mtu = hop_mtu(fib.ifindex, 0, ipv6);
 		return fib.ifindex;
 	case BPF_FIB_LKUP_RET_FWD_DISABLED:
 	case BPF_FIB_LKUP_RET_UNSUPP_LWT:
@@ -197,6 +236,40 @@ static __always_inline __u32 skb_route(struct __sk_buff *skb, const struct packe
 	}
 }
 
+/* Whether the packet, or what it will be cut into by segmentation, is more than that. */
+static __always_inline bool skb_overflows(struct __sk_buff *skb, const struct packet *packet,
+					  const struct frame *frame, __u32 mtu)
+{
+	const struct tcphdr *tcp = frame->transport;
+	__u32 bytes = packet->bytes;
+
+	if (skb->gso_size) {
+		bytes = packet->headers + sizeof(struct udphdr) + skb->gso_size;
+		if (packet->protocol == IPPROTO_TCP && (void *)(tcp + 1) <= frame->end)
+			bytes += tcp->doff * 4 - sizeof(struct udphdr);
+	}
+	return mtu && bytes > mtu;
+}
+
+/*
+ * A reply that is too big: its sender is told. 0: it has not asked to be told, and what comes out can be
+ * fragmented.
+ */
+static __always_inline int skb_too_big(struct __sk_buff *skb, struct packet *packet,
+				       const struct frame *frame, __u32 mtu)
+{
+	bool partial = partial_found(packet, frame) || skb->gso_size;
+
+	packet->hop_family = XLB_IPV4;
+	if (!partial && !packet->ipv6 && packet->bytes <= SPLIT_MOST &&
+	    may_split(packet, frame->network, frame->end))
+		return 0;
+	if (tell_too_big(skb, mtu, partial))
+		return skb_count(packet, VERDICT_DROP, XLB_DROP_TOO_BIG);
+	skb_count(packet, VERDICT_ANSWER, XLB_DROP_NONE);
+	return bpf_redirect(skb->ifindex, 0);
+}
+
 /* A reply that came in by a device without our XDP program. */
 static __always_inline int skb_restore(struct __sk_buff *skb, struct packet *packet,
 				       const struct frame *frame, bool ipv6)
@@ -204,7 +277,9 @@ static __always_inline int skb_restore(struct __sk_buff *skb, struct packet *pac
 	struct translation translation;
 	struct reply reply;
 	__u64 secret[2], endpoint;
-	__u32 ifindex;
+	__u32 ifindex, mtu;
+	bool split;
+	int action;
 
 	secret_get(secret);
 	if (!reply_possible(packet, frame, ipv6, secret, &endpoint) ||
@@ -214,12 +289,24 @@ static __always_inline int skb_restore(struct __sk_buff *skb, struct packet *pac
 	reply_outcome(packet, &reply, ipv6);
 	reply_translation(packet, &reply, ipv6, &translation);
 	flow_touch(&reply.flow, reply.value, packet, ipv6);
-	ifindex = skb_route(skb, packet, &translation, ipv6);
+	ifindex = skb_route(skb, packet, &translation, ipv6, &mtu);
 	if (!ifindex)
 		return skb_count(packet, VERDICT_DROP, XLB_DROP_NO_ROUTE);
+	split = skb_overflows(skb, packet, frame, mtu);
+	if (split) {
+		action = skb_too_big(skb, packet, frame, mtu);
+		if (action)
+			return action;
+	}
+	if (packet->tcp_flags & TCP_SYN)
+		tc_check_mss(skb);
 	if (!skb_translate(skb, packet, &translation, true, ipv6))
 		return skb_count(packet, VERDICT_DROP, XLB_DROP_EMIT_FAILED);
 	skb_count(packet, VERDICT_STACK, XLB_DROP_NONE);
+	if (split && split_send(skb, mtu, split_address(skb))) {
+		count_drop(XLB_DROP_TOO_BIG);
+		return TC_ACT_SHOT;
+	}
 	return bpf_redirect_neigh(ifindex, NULL, 0, 0);
 }
 
@@ -239,6 +326,8 @@ static __always_inline int skb_rename(struct __sk_buff *skb, struct packet *pack
 	reply_outcome(packet, &reply, ipv6);
 	reply_translation(packet, &reply, ipv6, &translation);
 	flow_touch(&reply.flow, reply.value, packet, ipv6);
+	if (packet->tcp_flags & TCP_SYN)
+		tc_check_mss(skb);
 	/* The kernel has routed it. */
 	if (!skb_translate(skb, packet, &translation, false, ipv6))
 		return skb_count(packet, VERDICT_DROP, XLB_DROP_EMIT_FAILED);

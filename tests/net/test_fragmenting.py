@@ -128,6 +128,22 @@ def test_a_narrow_link_before_the_node(net, forward):
     assert asked_for(net) == dict.fromkeys(SIZES, True), drops()
 
 
+@pytest.mark.parametrize("forward", ("nat", "dnat"))
+@pytest.mark.parametrize("pod", ("pod_on_bridge", "pod_on_veth"))
+def test_a_pod_before_a_narrow_link(net, forward, pod):
+    """Its own fragments are fragmented again. A whole datagram cannot be, because its checksum is left to a device: the Pod is told, and
+    fragments the next one itself."""
+    there = getattr(net, pod)()
+    NODE.run("ip", "link", "set", "eth0", "mtu", 1400)
+    net.client.run("ip", "link", "set", "eth0", "mtu", 1400)
+    net.attach("eth0")
+    forked(there.host, answer_large)
+    add(there, forward, 4)
+    asked_for(net, (1400,))
+    assert asked_for(net) == dict.fromkeys(SIZES, True), drops()
+    assert not drops()
+
+
 def test_to_ipv6(net):
     """nat to the other family takes 20 bytes more. What comes in fragments is not translated: neither are long answers."""
     there = net.neighbour(1, "eth1")

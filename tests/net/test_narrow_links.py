@@ -9,10 +9,10 @@ import socket
 import struct
 
 import pytest
-from conftest import VIPS
+from conftest import VIPS, text
 from direct import DIRECT, OUTER_BYTES, PORT, TRANSLATED, no_rp_filter, own_vips, serve
 from routes import CLIENT, FAR, FIRST, far_backend, far_client
-from world import NODE, lbctl_json
+from world import NODE, lbctl, lbctl_json
 
 MODES = [*TRANSLATED, *DIRECT]
 NARROW = 1400
@@ -132,6 +132,130 @@ def test_before_the_node(net, forward, inner, outer):
     fits = min(NARROW, 1500 - OUTER_BYTES.get((forward, outer), 0))
     assert (found["packet"], found["answered"]) == (fits, True), found
     assert all(who in ([FAR[inner], NARROW], [VIPS[inner], fits]) for who in found["told"]), found
+
+
+PODS = ("pod_on_bridge", "pod_on_veth")
+OWN_PORT = 9001     # of servers that are not every backend's
+
+
+def serve_own(net, address, inner, protocol, *options):
+    key = net.vip(inner, OWN_PORT, protocol)
+    lbctl("services", "add", key, *options)
+    lbctl("backends", "add", key, text(address, OWN_PORT))
+
+
+def narrow_uplink(where):
+    """What the node sends to clients, by the device or by the route, is longer for its Pods than it may be."""
+    if where == "device":
+        NODE.run("ip", "link", "set", "eth0", "mtu", NARROW)
+    else:
+        # Without the word the kernel forwards more all the same.
+        NODE.route("192.0.2.100/32", "dev", "eth0", "mtu", "lock", NARROW)
+        NODE.route("2001:db8:c::100/128", "dev", "eth0", "mtu", "lock", NARROW)
+
+
+def answer_by_discovery(family, size):
+    """Answers datagrams by one of that size that must not be fragmented, or if that is known to be too long by the longest that is
+    not; prints how long that was, with headers."""
+    level = socket.IPPROTO_IP if family == 4 else socket.IPPROTO_IPV6
+    one = socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
+    one.setsockopt(level, MTU_DISCOVER[family], DISCOVER_DO)
+    one.bind(("", OWN_PORT))
+    print("ready", flush=True)
+    while True:
+        _, client = one.recvfrom(1000)
+        try:
+            one.sendto(bytes(size - HEADERS[family]), client)
+            print(size, flush=True)
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE:
+                raise
+            with socket.socket(one.family, socket.SOCK_DGRAM) as probe:
+                probe.connect(client)
+                fits = probe.getsockopt(level, MTU[family])
+            one.sendto(bytes(fits - HEADERS[family]), client)
+            print(fits, flush=True)
+
+
+def ask_until_answered(address, family):
+    """Prints how long the first answer is, with headers."""
+    with socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as one:
+        one.settimeout(1)
+        one.connect((address, OWN_PORT))
+        for _ in range(20):
+            one.send(b"?")
+            try:
+                print(len(one.recv(65536)) + HEADERS[family])
+                return
+            except TimeoutError:
+                pass
+
+
+@pytest.mark.parametrize("where", ("device", "route"))
+@pytest.mark.parametrize("forward,inner,outer", TRANSLATED)
+@pytest.mark.parametrize("pod", PODS)
+def test_a_pod_of_this_node(net, pod, forward, inner, outer, where):
+    """Its replies come in without XDP: it is told what is too long for the node's own link, and sends less."""
+    place = getattr(net, pod)()
+    narrow_uplink(where)
+    net.attach("eth0")
+    serve_own(net, place.addresses[outer], inner, "udp", f"--forward={forward}")
+    server = place.host.fork(answer_by_discovery, outer, 1500)
+    assert server.stdout.readline() == "ready\n"
+    assert net.client.fork(ask_until_answered, VIPS[inner], inner, timeout=30).output().strip() == str(NARROW)
+    assert server.stdout.readline().strip() == "1500"
+    status = lbctl_json("status")["drops"]
+    assert not any(status.values()), status
+
+
+@pytest.mark.parametrize("forward,inner,outer", TRANSLATED)
+@pytest.mark.parametrize("pod", PODS)
+def test_segments_of_a_pod_of_this_node(net, pod, forward, inner, outer):
+    """What its device is to cut into segments is too long if those are."""
+    place = getattr(net, pod)()
+    narrow_uplink("route")
+    net.attach("eth0")
+    serve(net, [place], inner, outer, forward=forward)
+    (answer,) = net.ask("tcp", inner, size=MEGABYTE, port=PORT)
+    assert answer.get("intact"), answer
+    cache = place.host.run("ip", f"-{outer}", "route", "show", "cache").stdout
+    assert f"mtu {NARROW}" in cache, cache
+
+
+def segment_sizes(address):
+    with socket.create_connection((address, OWN_PORT)) as one:
+        print(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG))
+        one.recv(1)
+
+
+def serve_segment_sizes():
+    server = socket.create_server(("::", OWN_PORT), family=socket.AF_INET6, dualstack_ipv6=True)
+    print("ready", flush=True)
+    while True:
+        one, _ = server.accept()
+        print(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG), flush=True)
+        one.close()
+
+
+@pytest.mark.parametrize("forward,inner,outer", TRANSLATED)
+@pytest.mark.parametrize("place", (*PODS, "neighbour", "node"))
+def test_mss_of_both_ends(net, place, forward, inner, outer):
+    """--mss bounds the segments of both, whatever way the SYN-ACK takes."""
+    if place == "node":
+        host, there = NODE, {4: "192.0.2.1", 6: "2001:db8:c::1"}
+    else:
+        made = net.neighbour(1, "eth1") if place == "neighbour" else getattr(net, place)()
+        host, there = made.host, made.addresses
+    net.attach("eth0")
+    serve_own(net, there[outer], inner, "tcp", f"--forward={forward}", "--mss=1000")
+    server = host.fork(serve_segment_sizes)
+    try:
+        assert server.stdout.readline() == "ready\n"
+        client = net.client.fork(segment_sizes, VIPS[inner], timeout=20).output()
+        # Without the timestamps, which are in every segment.
+        assert (int(client), int(server.stdout.readline())) == (1000 - 12, 1000 - 12)
+    finally:
+        server.kill()
 
 
 @pytest.mark.parametrize("family", (4, 6))
