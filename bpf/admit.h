@@ -27,6 +27,87 @@ __weak __noinline int ranges_admit(__u32 service, bool ipv6)
 	}
 }
 
+/* Whether the service in a slot is what the packet comes from: 1; -1: nobody is there; 0: somebody else. */
+__weak __noinline int source_is_at(__u32 slot, bool ipv6)
+{
+	struct packet *packet = packet_get();
+	struct xlb_service6 *service6;
+	struct xlb_service *service;
+	union xlb_vip6_tail tail;
+	union xlb_vip4 vip;
+
+	slot &= cfg.services - 1;
+	if (!packet)
+		return -1;
+	if (ipv6) {
+		service6 = bpf_map_lookup_elem(&services6, &slot);
+		if (!service6)
+			return -1;
+		tail.word = *(volatile __u64 *)&service6->vip.word;
+		if (!tail.word)
+			return -1;
+		return tail.port == packet->source_port && tail.protocol == packet->protocol &&
+		       address_equal(&service6->address, &packet->source, true);
+	}
+	service = bpf_map_lookup_elem(&services, &slot);
+	if (!service)
+		return -1;
+	vip.word = *(volatile __u64 *)&service->vip.word;
+	if (!vip.word)
+		return -1;
+	return vip.port == packet->source_port && vip.protocol == packet->protocol &&
+	       vip.address == packet->source.word[0];
+}
+
+/* Whether the packet in hand comes from the address and port of a service. */
+__weak __noinline int source_is_service(bool ipv6)
+{
+	struct packet *packet = packet_get();
+	__u64 secret[2], word;
+	__u32 home;
+	int found;
+
+	/* Of an error it says whom the error is about. */
+	if (!packet || packet->kind == KIND_ERROR)
+		return 0;
+	secret_get(secret);
+	word = xlb_address_word(&packet->source, ipv6 ? XLB_IPV6 : XLB_IPV4, secret);
+	if (!filter_has(xlb_hash_endpoint(word, packet->source_port, packet->protocol, secret)))
+		return 0;
+	if (ipv6) {
+		union xlb_vip6_tail tail = { .port = packet->source_port,
+					     .protocol = packet->protocol, .live = 1 };
+
+		home = xlb_hash_vip6(&packet->source, tail, secret);
+	} else {
+		union xlb_vip4 vip = { .address = packet->source.word[0],
+				       .port = packet->source_port,
+				       .protocol = packet->protocol };
+
+		home = xlb_hash_vip4(vip, secret);
+	}
+	for (__u32 i = 0; i < XLB_SERVICE_PROBES; i++) {
+		found = source_is_at(home + i, ipv6);
+		if (found)
+			return found > 0;
+	}
+	return 0;
+}
+
+/*
+ * Whether a packet that may begin something comes from another service: nobody rightly sends so, and two
+ * services that answer whatever they get (DNS and the like) would answer each other for ever, on one
+ * forged packet. The answer comes back with the ports exchanged, so it is enough to look where the
+ * client's is not the higher one, as it is nearly always. With dnat the answer has the backend's
+ * address: there each is looked at.
+ */
+static __always_inline bool source_forged(const struct packet *packet, bool dnat, bool ipv6)
+{
+	return __builtin_expect(dnat || bpf_ntohs(packet->source_port) <=
+						bpf_ntohs(packet->destination_port), 0) &&
+	       source_is_service(ipv6);
+}
+
 static __always_inline enum verdict admit(struct packet *packet, const struct frame *frame,
 					  const struct service_ref *service, bool ipv6)
 {

@@ -6,6 +6,7 @@
 #ifndef XLB_COURSE_H
 #define XLB_COURSE_H
 
+#include "admit.h"
 #include "choose.h"
 #include "flow.h"
 #include "flow_change.h"
@@ -117,6 +118,11 @@ static __always_inline enum verdict course_find(struct packet *packet,
 	enum verdict verdict;
 
 	if (service->target.stateless && course_ring(packet, service, ipv6, course)) {
+		/* Of TCP nothing but a SYN begins anything; what is out of place gets a RST, which gets none. */
+		if ((packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_ACK)
+			return VERDICT_NEXT;
+		if (source_forged(packet, false, ipv6))
+			return dropped(packet, XLB_DROP_BAD_SOURCE);
 		packet->outcome.new_flow = packet_begins(packet);
 		return VERDICT_NEXT;
 	}

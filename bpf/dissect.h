@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Taking apart what is not a whole TCP or UDP packet right behind its IP header: extension headers,
- * fragments, ICMP.
+ * Taking apart what is not a whole TCP or UDP packet right behind its IP header: options, extension
+ * headers, fragments, ICMP.
  *
  * The outcome is a struct packet that the walk goes on with as with any other: a later fragment has
  * the ports of its first, an ICMP error the addresses and ports of the packet that it quotes,
@@ -17,6 +17,11 @@
 #include "packet.h"
 #include "service.h"
 
+#define IP_OPTION_END 0
+#define IP_OPTION_NOP 1
+#define IP_OPTION_LSRR 131	/* loose and strict source route */
+#define IP_OPTION_SSRR 137
+#define IP_OPTIONS_MAX 8	/* that are looked through; NOPs count */
 #define EXTENSION_HEADERS_MAX 4
 #define EXTENSION_LEAST 8	/* bytes of any of them */
 #define IP6_MORE 1
@@ -37,14 +42,63 @@
 
 /* Where a chain of headers ends. */
 struct chain {
-	__u32 offset;		/* of what comes behind; 0: cut short, or too long */
+	__u32 offset;		/* of what comes behind; 0: cut short, too long, or not its end */
 	__u8 protocol;
 	bool later;		/* a fragment that is not the first; nothing behind is a header */
 	bool first;
 	__be32 id;
 };
 
-/* From an extension header, or the transport header, on (RFC 8200, 4.1). */
+static __always_inline bool has_options(const struct packet *packet)
+{
+	return !packet->ipv6 && packet->headers != sizeof(struct iphdr);
+}
+
+/* What an option of an IPv4 header says of it. */
+enum option {
+	OPTION_LAST = 0,	/* there is none, nor behind it */
+	OPTION_NEXT,
+	/*
+	 * The packet is not where it is going: it goes on from here on a source route (RFC 791, 3.1),
+	 * and the VIP is but a router, whose business is the kernel's. Or it cannot be read.
+	 */
+	OPTION_NOT_OURS,
+};
+
+/* The option at packet.cursor, which is moved on. */
+static __always_inline enum option option_look(void *data, void *end)
+{
+	struct packet *packet = packet_get();
+	__u32 offset, last;
+	__u8 *option;
+
+	if (!packet)
+		return OPTION_NOT_OURS;
+	offset = packet->cursor;
+	last = packet->network + packet->headers;
+	option = header_at(data, offset);
+	if (offset == last)
+		return OPTION_LAST;
+	if (offset > last || (void *)option + 3 > end)
+		return OPTION_NOT_OURS;
+	if (option[0] == IP_OPTION_END)
+		return OPTION_LAST;
+	if (option[0] == IP_OPTION_NOP) {
+		packet->cursor = offset + 1;
+		return OPTION_NEXT;
+	}
+	/* The pointer is past the last address when none is left. */
+	if (option[1] < 2 || ((option[0] == IP_OPTION_LSRR || option[0] == IP_OPTION_SSRR) &&
+			      option[2] <= option[1]))
+		return OPTION_NOT_OURS;
+	packet->cursor = offset + option[1];
+	return OPTION_NEXT;
+}
+
+/*
+ * From an extension header, or the transport header, on (RFC 8200, 4.1). A routing header with segments
+ * left ends it: the packet is not yet where it is going (4.4), and its checksum is that of there.
+ */
 static __always_inline void chain_walk(struct packet *packet, void *data, void *end,
 				       struct chain *chain)
 {
@@ -57,8 +111,11 @@ static __always_inline void chain_walk(struct packet *packet, void *data, void *
 		option = header_at(data, offset);
 		if ((void *)option + EXTENSION_LEAST > end)
 			goto cut;
-		if (protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_ROUTING ||
-		    protocol == IPPROTO_DSTOPTS) {
+		if (protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_DSTOPTS) {
+			offset += (option[1] + 1) * 8;
+		} else if (protocol == IPPROTO_ROUTING) {
+			if (option[3])
+				goto cut;
 			offset += (option[1] + 1) * 8;
 		} else if (protocol == IPPROTO_AH) {
 			offset += (option[1] + 2) * 4;

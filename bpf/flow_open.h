@@ -11,6 +11,7 @@
 #ifndef XLB_FLOW_OPEN_H
 #define XLB_FLOW_OPEN_H
 
+#include "admit.h"
 #include "affinity.h"
 #include "choose.h"
 #include "flow_change.h"
@@ -462,6 +463,8 @@ __weak __noinline int flow_new(bool ipv6)
 
 	if (!request || !packet || !tuple)
 		return XLB_DROP_FLOWS_FULL;
+	if (source_forged(packet, request->service.target.forward == XLB_FORWARD_DNAT, ipv6))
+		return XLB_DROP_BAD_SOURCE;
 	return ipv6 ? flow_begin(packet, request, tuple, true) :
 		      flow_begin(packet, request, tuple, false);
 }

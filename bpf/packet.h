@@ -8,8 +8,8 @@
  * there; they are in struct frame, and made anew from offsets after every helper that moves the
  * packet.
  *
- * Here whole TCP and UDP packets are parsed; what else there is (extension headers, fragments,
- * ICMP) is in dissect.h. Parsing never judges: whether broken lengths matter is decided once a VIP
+ * Here whole TCP and UDP packets are parsed; what else there is (options, extension headers,
+ * fragments, ICMP) is in dissect.h. Parsing never judges: whether broken lengths matter is decided once a VIP
  * is known to be meant.
  */
 #ifndef XLB_PACKET_H
@@ -51,7 +51,7 @@
 enum verdict {
 	VERDICT_NEXT = 0,
 	VERDICT_PASS,		/* not ours: as it came */
-	VERDICT_UNUSUAL,	/* not a whole TCP or UDP packet without extension headers */
+	VERDICT_UNUSUAL,	/* not a whole TCP or UDP packet without options or extension headers */
 	VERDICT_HOLD,		/* a fragment for a VIP that comes before its first */
 	VERDICT_LOCAL,		/* rewritten; for a socket of this node */
 	VERDICT_TX,		/* out of the device that it came by */
@@ -278,15 +278,27 @@ static __always_inline bool frame_find(struct frame *frame, const struct packet 
 	return frame->network + header <= frame->end;
 }
 
-/* The ethertype behind up to two tags, and where the network header is. 0: cut short. */
+/*
+ * What goes to a group on the link, broadcast among them, is for none of our services: it is neither
+ * to be forwarded nor answered (RFC 1122, 3.2.2 and 3.3.6). A bit that no type of ours has makes its
+ * type another one, without a branch.
+ */
+#define ETHER_GROUP 1
+#define ETHER_TYPE_NONE bpf_htons(0x1000)
+
+/*
+ * The ethertype behind up to two tags, and where the network header is. None of ours: cut short, or
+ * to a group.
+ */
 static __always_inline __be16 parse_ethernet(struct packet *packet, struct frame *frame)
 {
-	__be16 *type = frame->data + offsetof(struct ethhdr, h_proto);
+	__be16 *type = frame->data + offsetof(struct ethhdr, h_proto), first;
 	__u64 tags = 0, offset;
 
 	if (frame->data + ETH_HLEN > frame->end)
 		return 0;
-	if (__builtin_expect(is_vlan(*type), 0)) {
+	first = *type | (*(__u8 *)frame->data & ETHER_GROUP) * ETHER_TYPE_NONE;
+	if (__builtin_expect(is_vlan(first), 0)) {
 		if (frame->data + ETH_HLEN + 2 * VLAN_TAG_BYTES > frame->end)
 			return 0;
 		tags = 1 + is_vlan(type[2]);
@@ -296,7 +308,7 @@ static __always_inline __be16 parse_ethernet(struct packet *packet, struct frame
 	offset = ETH_HLEN + tags * VLAN_TAG_BYTES;
 	packet->network = offset;
 	frame->network = header_at(frame->data, FORGET(offset, packet->frame));
-	return tags == 2 ? type[4] : tags ? type[2] : type[0];
+	return tags == 2 ? type[4] : tags ? type[2] : first;
 }
 
 static __always_inline enum verdict parse_ipv4(struct packet *packet, struct frame *frame)
@@ -307,7 +319,7 @@ static __always_inline enum verdict parse_ipv4(struct packet *packet, struct fra
 	if ((void *)(ip + 1) > frame->end)
 		return VERDICT_PASS;
 	header = ip->ihl * 4;
-	if (header < sizeof(*ip) || ip->version != 4)
+	if (ip->version != 4)
 		return VERDICT_PASS;
 	packet->source.word[0] = ip->saddr;
 	packet->destination.word[0] = ip->daddr;
@@ -316,7 +328,8 @@ static __always_inline enum verdict parse_ipv4(struct packet *packet, struct fra
 	packet->bytes = bpf_ntohs(ip->tot_len);
 	packet->headers = header;
 	frame->transport = header_at(frame->network, header);
-	if (__builtin_expect(ip->frag_off & bpf_htons(IP_MORE | IP_OFFSET), 0))
+	if (__builtin_expect(header != sizeof(*ip) ||
+			     ip->frag_off & bpf_htons(IP_MORE | IP_OFFSET), 0))
 		return VERDICT_UNUSUAL;
 	return VERDICT_NEXT;
 }

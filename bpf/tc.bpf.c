@@ -37,15 +37,37 @@
 #define IPV4_TTL (ETH_HLEN + offsetof(struct iphdr, ttl))
 #define IPV6_HOP_LIMIT (ETH_HLEN + offsetof(struct ipv6hdr, hop_limit))
 
+/* That of dissect.h. */
+__weak __noinline int tc_option_look(struct __sk_buff *skb)
+{
+	return option_look((void *)(long)skb->data, (void *)(long)skb->data_end);
+}
+
+/* Whether the IPv4 options of the packet in hand let it be for us. */
+__weak __noinline int tc_options(struct __sk_buff *skb)
+{
+	struct packet *packet = packet_get();
+	int option;
+
+	if (!packet)
+		return false;
+	packet->cursor = packet->network + sizeof(struct iphdr);
+	for (int i = 0; i <= IP_OPTIONS_MAX; i++) {
+		option = tc_option_look(skb);
+		if (option != OPTION_NEXT)
+			return option == OPTION_LAST;
+	}
+	return false;
+}
+
 /* The parts of dissect.h. Returns an enum verdict. */
 __weak __noinline int tc_dissect(struct __sk_buff *skb)
 {
 	struct packet *packet = packet_get();
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 
-	if (!packet)
+	if (!packet || (has_options(packet) && !tc_options(skb)))
 		return VERDICT_PASS;
-	return dissect(packet, data, end);
+	return dissect(packet, (void *)(long)skb->data, (void *)(long)skb->data_end);
 }
 
 /*

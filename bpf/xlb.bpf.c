@@ -46,17 +46,53 @@ const volatile bool has_mirror = false;
 
 /* ---- parts that are rare, as functions that the verifier looks at once ---- */
 
+/*
+ * The length of the whole frame, where it may lie in several buffers (jumbo frames, xdp.frags), of
+ * which the first can be read.
+ */
+__weak __noinline int xdp_measure(struct xdp_md *ctx)
+{
+	struct packet *packet = packet_get();
+
+	if (has_buff_len && packet)
+		packet->frame = bpf_xdp_get_buff_len(ctx);
+	return 0;
+}
+
+/* That of dissect.h. */
+__weak __noinline int xdp_option_look(struct xdp_md *ctx)
+{
+	return option_look((void *)(long)ctx->data, (void *)(long)ctx->data_end);
+}
+
+/* Whether the IPv4 options of the packet in hand let it be for us. */
+__weak __noinline int xdp_options(struct xdp_md *ctx)
+{
+	struct packet *packet = packet_get();
+	int option;
+
+	if (!packet)
+		return false;
+	packet->cursor = packet->network + sizeof(struct iphdr);
+	for (int i = 0; i <= IP_OPTIONS_MAX; i++) {
+		option = xdp_option_look(ctx);
+		if (option != OPTION_NEXT)
+			return option == OPTION_LAST;
+	}
+	return false;
+}
+
 /* The parts of dissect.h. Returns an enum verdict. */
 __weak __noinline int xdp_dissect(struct xdp_md *ctx)
 {
 	struct packet *packet = packet_get();
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-
 	int verdict;
 
-	if (!packet)
+	if (!packet || (has_options(packet) && !xdp_options(ctx)))
 		return VERDICT_PASS;
-	verdict = dissect(packet, data, end);
+	if (packet->network + packet->bytes > packet->frame)
+		xdp_measure(ctx);
+	verdict = dissect(packet, (void *)(long)ctx->data, (void *)(long)ctx->data_end);
 	if (verdict == VERDICT_HOLD)
 		return hold(ctx);
 	if (packet->kind == KIND_FIRST_FRAGMENT)
@@ -73,19 +109,6 @@ __weak __noinline int xdp_translate_error(struct xdp_md *ctx)
 	if (!packet)
 		return -1;
 	return translate_error(packet, data, end, true) ? 0 : -1;
-}
-
-/*
- * The length of the whole frame, where it may lie in several buffers (jumbo frames, xdp.frags), of
- * which the first can be read.
- */
-__weak __noinline int xdp_measure(struct xdp_md *ctx)
-{
-	struct packet *packet = packet_get();
-
-	if (has_buff_len && packet)
-		packet->frame = bpf_xdp_get_buff_len(ctx);
-	return 0;
 }
 
 /* ---- the walk ---- */

@@ -207,6 +207,8 @@ static void put_ethernet(struct builder *builder, bool v6)
 	unsigned int tags = one_in(6) ? 1 + draw(2) : 0;
 
 	put(builder, macs, 12);
+	if (one_in(60))
+		builder->frame[0] |= 1;
 	for (unsigned int i = 0; i < tags; i++) {
 		put_be(builder, draw(2) ? 0x8100 : 0x88a8, 2);
 		put_be(builder, draw(65536), 2);
@@ -234,6 +236,8 @@ static uint8_t chain_make(struct builder *builder, uint8_t last, const struct wi
 	if (n && (wish->fragment_first || wish->fragment_later))
 		next[n - 1] = 44;
 	for (unsigned int i = 0; i < n; i++) {
+		unsigned int header = builder->length;
+
 		put_be(builder, i + 1 < n ? next[i + 1] : last, 1);
 		if (next[i] == 44) {
 			put_be(builder, 0, 1);
@@ -245,8 +249,32 @@ static uint8_t chain_make(struct builder *builder, uint8_t last, const struct wi
 		put_be(builder, lengths[i], 1);
 		put_random(builder, (next[i] == 51 ? (lengths[i] + 2) * 4 :
 						     (lengths[i] + 1) * 8) - 2);
+		/* Segments of a routing header, mostly none left. */
+		if (next[i] == 43 && !one_in(8))
+			builder->frame[header + 3] = 0;
 	}
 	return n ? next[0] : last;
+}
+
+/* So many bytes of options of an IPv4 header; some of them source routes, and some not to be read. */
+static void put_options(struct builder *builder, unsigned int bytes)
+{
+	unsigned int end = builder->length + bytes;
+
+	while (builder->length < end) {
+		unsigned int left = end - builder->length, size = 3 + draw(9);
+
+		if (left < 4 || one_in(4)) {
+			put_be(builder, !one_in(8), 1);
+			continue;
+		}
+		if (size > left)
+			size = left;
+		put_be(builder, one_in(6) ? 131 + 6 * draw(2) : draw(256), 1);
+		put_be(builder, one_in(20) ? draw(256) : size, 1);
+		put_be(builder, one_in(2) ? size + 1 : draw(45), 1);
+		put_random(builder, size - 3);
+	}
 }
 
 /* From the IP header to the end of the IP header's length field's say. Returns where it begins. */
@@ -279,7 +307,7 @@ static unsigned int put_ip(struct builder *builder, const struct wish *wish, uin
 	put_be(builder, draw(65536), 2);
 	put(builder, wish->source.byte, 4);
 	put(builder, wish->destination.byte, 4);
-	put_random(builder, options * 4);
+	put_options(builder, options * 4);
 	return start;
 }
 
@@ -352,6 +380,14 @@ static struct wish wish_request(const struct model *model)
 	wish.flags = flags_of(wish.protocol);
 	if (one_in(30))
 		wish.source = service->vip;
+	if (one_in(20)) {
+		const struct model_service *other = &model->services[draw(model->n_services)];
+
+		if (other->vip.v6 == service->vip.v6) {
+			wish.source = other->vip;
+			wish.source_port = other->port;
+		}
+	}
 	if (one_in(30)) {
 		wish.source.byte[0] = draw(2) ? 224 + draw(32) : draw(2) * 127;
 		wish.source.v6 = service->vip.v6;

@@ -86,6 +86,28 @@ static bool source_impossible(const struct packet *packet)
 	       get32(byte) == 0xffffffff;
 }
 
+/* Whether it comes from the address and port of a service. */
+static bool source_is_service(const struct model *model, const struct packet *packet)
+{
+	struct packet turned = { .destination = packet->source, .protocol = packet->protocol,
+				 .destination_port = packet->source_port };
+
+	return service_find(model, &turned) >= 0;
+}
+
+/*
+ * Whether a packet that may begin something is not let in, because it comes from a service: each with
+ * dnat, of others those whose answer could come back so.
+ */
+static bool source_forged(const struct model *model, const struct model_service *service,
+			  const struct packet *packet)
+{
+	return packet->kind != ERROR &&
+	       (service->forward == XLB_FORWARD_DNAT ||
+		packet->source_port <= packet->destination_port) &&
+	       source_is_service(model, packet);
+}
+
 static bool range_has(const struct model_range *range, const struct ip *address)
 {
 	for (unsigned int bit = 0; bit < range->length; bit++)
@@ -520,6 +542,10 @@ static const char *serve(struct model *model, unsigned int index, const struct p
 		return NULL;
 	}
 	if (is_stateless(service) && service->ring_size) {
+		if ((packet->flags & (SYN | ACK)) != ACK && source_forged(model, service, packet)) {
+			drop(model, index, XLB_DROP_BAD_SOURCE, out);
+			return NULL;
+		}
 		backend = ring_choice(model, service, packet);
 		wrong = out_to_backend(model, index, backend, service->forward, 0, packet, actual,
 				       out);
@@ -538,6 +564,10 @@ static const char *serve(struct model *model, unsigned int index, const struct p
 	} else {
 		if (packet->kind == ERROR)
 			return NULL;
+		if (source_forged(model, service, packet)) {
+			drop(model, index, XLB_DROP_BAD_SOURCE, out);
+			return NULL;
+		}
 		backend = choose(model, index, packet, actual);
 		if (backend == -2 && was_answered(model, actual))
 			return MODEL_LOST;

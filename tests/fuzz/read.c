@@ -21,6 +21,9 @@ static bool chain_read(const struct packet *packet, unsigned int *at, uint8_t *p
 
 		if (header > 0x1ff || header + 8 > packet->length)
 			return false;
+		/* Segments left: it is not where it is going. */
+		if (*protocol == 43 && frame[header + 3])
+			return false;
 		if (*protocol == 0 || *protocol == 43 || *protocol == 60) {
 			*at += (frame[header + 1] + 1) * 8;
 		} else if (*protocol == 51) {
@@ -36,6 +39,32 @@ static bool chain_read(const struct packet *packet, unsigned int *at, uint8_t *p
 		*protocol = frame[header];
 	}
 	return *at <= 0x1ff;
+}
+
+/* Whether IPv4 options can be understood, and send the packet nowhere else. */
+static bool options_read(const struct packet *packet)
+{
+	unsigned int at = packet->network + 20, end = packet->transport;
+
+	for (int i = 0; i < 9; i++) {
+		const uint8_t *option = packet->frame + at;
+
+		if (at == end)
+			return true;
+		if (at > end || at + 3 > packet->length)
+			return false;
+		if (*option == 0)
+			return true;
+		if (*option == 1) {
+			at++;
+			continue;
+		}
+		/* Source routes, loose and strict, of which something is left. */
+		if (option[1] < 2 || ((*option == 131 || *option == 137) && option[2] <= option[1]))
+			return false;
+		at += option[1];
+	}
+	return false;
 }
 
 static bool is_error(uint8_t type, bool v6)
@@ -121,7 +150,8 @@ bool packet_read(const uint8_t *frame, unsigned int length, struct packet *packe
 	uint16_t type;
 
 	*packet = (struct packet){ .frame = frame, .length = length };
-	if (length < 14)
+	/* To a group: for none of ours. */
+	if (length < 14 || frame[0] & 1)
 		return false;
 	type = get16(frame + 12);
 	if (is_vlan(type)) {
@@ -143,7 +173,7 @@ bool packet_read(const uint8_t *frame, unsigned int length, struct packet *packe
 	packet->bytes = get16(frame + at + (packet->v6 ? 4 : 2)) + (packet->v6 ? 40 : 0);
 	packet->transport = at + (packet->v6 ? 40 : (frame[at] & 15) * 4);
 	if (!packet->v6) {
-		if ((frame[at] & 15) < 5)
+		if ((frame[at] & 15) < 5 || !options_read(packet))
 			return false;
 		later = get16(frame + at + 6) & 0x1fff;
 		first = !later && get16(frame + at + 6) & 0x2000;

@@ -3,6 +3,7 @@
 narrow links, changes of the set."""
 
 import json
+import socket
 
 import features
 import pytest
@@ -225,6 +226,15 @@ def jumbo(node_device, host):
     NODE.run("ip", "link", "set", node_device, "mtu", "9000")
 
 
+def ask_long(address, length):
+    """A datagram of so many bytes; the length of what comes back."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.settimeout(30)
+        asking.connect((address, PORT))
+        asking.send(b"x" * length)
+        print(len(asking.recv(65536)))
+
+
 @pytest.mark.parametrize("mode", ("auto", "native"))
 def test_jumbo_frames(net, mode):
     """Frames of 9,000 bytes lie in several buffers; connections through them are the same."""
@@ -241,6 +251,9 @@ def test_jumbo_frames(net, mode):
     assert answer["intact"]
     (entry,) = lbctl_json("backends", "list")
     assert entry["bytes"] / entry["packets"] > 3000
+    # A datagram is one such frame.
+    serve(net, [place], 4, 4, "udp", forward="nat")
+    assert net.client.fork(ask_long, VIPS[4], 8000, timeout=60).output() == "8000\n"
 
 
 def test_counters_of_direct_return(net, direct):
