@@ -10,7 +10,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Raw
 
-from cli_world import PIN_DIR, World, run_lbctl, usage_error
+from cli_world import LBCTL, PIN_DIR, World, run_lbctl, usage_error
 
 VIP, VIP6 = "192.0.2.10:80/tcp", "[2001:db8:2::10]:80/tcp"
 CLIENT, CLIENT6 = "198.51.100.7", "2001:db8:1::7"
@@ -342,6 +342,18 @@ def test_files_that_are_none(traces, tmp_path, data, said):
     path.write_bytes(data)
     line = traces.fails("trace", "--packet", str(path))
     assert line.startswith(f"{path}: ") and said in line
+
+
+def test_from_a_pipe(world, tmp_path):
+    """Where nothing can be read twice."""
+    world.service()
+    path = tmp_path / "x.pcap"
+    path.write_bytes(pcap(world.frame(7)))
+    with world.untouched():
+        piped = json.loads(world.run("bash", "-ec", f"cat {path} | {LBCTL} trace --packet - -o json"))
+    whole = world.trace("--packet", str(path))
+    assert piped["parsed"]["source"] == f"{CLIENT}:7"
+    assert [piped[what] for what in ("packet", "parsed", "service", "verdict")] == [whole[what] for what in ("packet", "parsed", "service", "verdict")]
 
 
 def test_what_cannot_be_traced(traces, tmp_path):

@@ -191,10 +191,11 @@ def sender(frame):
 
 
 def map_change(name, key, size, change):
-    """Makes a function change an element of a pinned map, of so many bytes."""
+    """Makes a function change an element of a pinned map, of so many bytes. key: a number, or bytes."""
     path = ctypes.create_string_buffer(f"{PIN_DIR}/{name}".encode())
     fd, _ = bpf(BPF_OBJ_GET, struct.pack("=QII", ctypes.addressof(path), 0, 0))
-    index, value = ctypes.create_string_buffer(struct.pack("=I", key), 4), ctypes.create_string_buffer(size)
+    key = key if isinstance(key, bytes) else struct.pack("=I", key)
+    index, value = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(size)
     attributes = struct.pack("=IIQQQ", fd, 0, ctypes.addressof(index), ctypes.addressof(value), 0)
     try:
         bpf(BPF_MAP_LOOKUP_ELEM, attributes)

@@ -133,6 +133,19 @@ def test_answer_failed(service):
     assert dropped(before) == {"XLB_DROP_ANSWER_FAILED": 1}
 
 
+@pytest.mark.parametrize("reason,ttl,length,flags", [("XLB_DROP_TTL", 1, 104, 0), ("XLB_DROP_TOO_BIG", 64, 1600, "DF")])
+def test_later_fragments_are_not_answered(service, reason, ttl, length, flags):
+    """What its first would be told, nobody may tell a later fragment (RFC 1122, 3.2.2)."""
+    service(vip_text(4, 80, "udp"), [backend_text(4, 8080)])
+    ident, head = next(PORTS), Ether(src=stand.CLIENT_MAC, dst=stand.NODE_MAC)
+    first = bytes(UDP(sport=next(PORTS), dport=80, len=3000) / Raw(b"y" * 96))
+    assert stand.send(head / IP(src=CLIENT, dst=VIP, id=ident, proto=17, flags="MF") / Raw(first))[0] == "tx"
+    later = IP(src=CLIENT, dst=VIP, id=ident, proto=17, frag=13, ttl=ttl, flags=flags) / Raw(b"z" * length)
+    before = stand.drops()
+    assert stand.send(head / later)[0] == "drop"
+    assert dropped(before) == {reason: 1}
+
+
 @pytest.mark.parametrize("name", ("tcp", "udp"))
 def test_land_attack(service, name):
     """From the VIP and its port to itself."""

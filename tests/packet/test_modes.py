@@ -5,6 +5,7 @@ import collections
 import ipaddress
 import itertools
 import json
+import struct
 import sys
 
 import pytest
@@ -17,6 +18,7 @@ import stand
 from frames import (BACKEND, BACKEND6, CLIENT, CLIENT6, LINKS, PORTS, QUOTED, VIP, VIP6, backend_mac, backend_text, frame,
                     network, transport, vip_text)
 from test_packets import NETWORKS
+from world import PIN_DIR
 
 TO_CLIENT = {"src": stand.NODE_MAC, "dst": stand.CLIENT_MAC}
 MODES = [("l2", 4, 4), ("l2", 6, 6), *itertools.product(("ipip", "gue"), (4, 6), (4, 6))]
@@ -379,6 +381,55 @@ def test_affinity(service, forward, scheduler):
     stand.lbctl("backends", "drain", key, f"{bound}:80")
     moved = set(choices(30, start=9000).values())
     assert len(moved) == 1 and moved != {bound}
+
+
+def affinity_change(change):
+    """Makes a function change the one entry of `affinity` (backend, tick); what it was."""
+    (entry,) = json.loads(stand.run("bpftool", "-j", "map", "dump", "pinned", f"{PIN_DIR}/affinity").stdout)
+    key = bytes(int(byte, 16) for byte in entry["key"])
+    before = []
+
+    def apply(value):
+        before.append(struct.unpack("=II", value))
+        return struct.pack("=II", *change(*before[0]))
+
+    stand.map_change("affinity", key, 8, apply)
+    return before[0]
+
+
+def affinity_clear():
+    for entry in json.loads(stand.run("bpftool", "-j", "map", "dump", "pinned", f"{PIN_DIR}/affinity").stdout):
+        stand.run("bpftool", "map", "delete", "pinned", f"{PIN_DIR}/affinity", "key", *entry["key"])
+
+
+def test_affinity_lapses_and_slides(service):
+    """From the last new flow on, not from the first; rr shows who is free to choose."""
+    affinity_clear()
+    service(vip_text(4, 80, "tcp"), [backend_text(4, 80, i) for i in range(2)], scheduler="rr", affinity=100)
+    (first,) = set(choices(3).values())
+    for start in (7000, 7100):      # 120 s in all
+        affinity_change(lambda backend, seen: (backend, seen - 60))
+        assert set(choices(1, start=start).values()) == {first}
+    affinity_change(lambda backend, seen: (backend, seen - 150))
+    (second,) = set(choices(3, start=8000).values())
+    assert second != first
+
+
+def test_affinity_to_who_is_gone(service):
+    """A backend that was deleted, and an id that is another service's by now."""
+    affinity_clear()
+    key = service(vip_text(4, 80, "tcp"), [backend_text(4, 80, i) for i in range(2)], scheduler="rr", affinity=100)
+    (bound,) = set(choices(3).values())
+    stand.lbctl("backends", "del", key, f"{bound}:80")
+    (other,) = set(choices(3, start=7000).values())
+    assert other != bound
+    stranger, _ = affinity_change(lambda backend, seen: (backend, seen))
+    affinity_clear()
+    service(vip_text(4, 81, "tcp"), [backend_text(4, 81, 3)], scheduler="rr", affinity=100)
+    stand.send(frame(CLIENT, VIP, TCP(sport=7100, dport=81, flags="S")))
+    assert affinity_change(lambda backend, seen: (stranger, seen))[0] != stranger
+    verdict, out = stand.send(frame(CLIENT, VIP, TCP(sport=7101, dport=81, flags="S")))
+    assert verdict == "tx" and IP(out[14:34]).dst == list(stand.BACKENDS)[3]
 
 
 @pytest.mark.parametrize("family", (4, 6))
