@@ -15,7 +15,7 @@ import struct
 import pytest
 from world import PIN_DIR, lbctl, lbctl_json, run, wait_for  # noqa: F401
 
-SYS_BPF, BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_OBJ_GET, BPF_PROG_TEST_RUN = 321, 1, 2, 7, 10
+SYS_BPF, BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_OBJ_GET, BPF_PROG_TEST_RUN, BPF_MAP_GET_FD_BY_ID = 321, 1, 2, 7, 10, 14
 FRAME_MAX = 16384
 FIRST_BUFFER = 3000     # bytes of a frame that BPF_PROG_TEST_RUN puts into the first, where it takes several
 ETH_P_ALL, SOL_PACKET, PACKET_AUXDATA, TP_STATUS_VLAN_VALID = 3, 263, 8, 1 << 4
@@ -141,10 +141,11 @@ def needs_the_note():
 WIRE = []
 
 
-def send(frame, partial=False):
+def send(frame, partial=False, metadata=0):
     """Runs the program on a frame as if it had come by v0: (verdict, frame as it left). `partial`: v0 is what it is, a veth, whose
     peer may leave checksums to it; else a device that gets them complete, as NICs do. Of frames with a port that xlb chose one in
-    65,536 looks as if its checksum had been left to the device, and leaves by the kernel: rows that do not mean that must not meet it."""
+    65,536 looks as if its checksum had been left to the device, and leaves by the kernel: rows that do not mean that must not meet it.
+    `metadata`: so many bytes somebody left in front of it already."""
     if ON_THE_WIRE:
         if not WIRE:
             WIRE.append(Wire())
@@ -152,22 +153,22 @@ def send(frame, partial=False):
     word = struct.pack("=I", partial)
     map_change("config", 0, CONFIG_BYTES,
                lambda value: value[:CONFIG_PARTIAL] + word + value[CONFIG_PARTIAL + len(word):])
-    with sender(frame) as again:
+    with sender(frame, metadata) as again:
         return again()
 
 
 @contextlib.contextmanager
-def sender(frame):
-    """The same frame as often and as fast as may be, without the wire."""
+def sender(frame, metadata=0):
+    """The same frame as often and as fast as may be, without the wire; see send()."""
     ifindex = int(pathlib.Path("/sys/class/net/v0/ifindex").read_text(encoding="ascii"))
-    frame = bytes(frame)
+    frame = bytes(metadata) + bytes(frame)
     path = ctypes.create_string_buffer(f"{PIN_DIR}/xdp".encode())
     program, _ = bpf(BPF_OBJ_GET, struct.pack("=QII", ctypes.addressof(path), 0, 0))
     data = ctypes.create_string_buffer(frame, len(frame))
     out = ctypes.create_string_buffer(FRAME_MAX)
 
     def test_run(first):
-        context = ctypes.create_string_buffer(struct.pack("=6I", 0, first, 0, ifindex, 0, 0), 24)
+        context = ctypes.create_string_buffer(struct.pack("=6I", metadata, first, 0, ifindex, 0, 0), 24)
         return bpf(BPF_PROG_TEST_RUN, struct.pack(
             "=IIIIQQIIIIQQIIII", program, 0, len(frame), FRAME_MAX, ctypes.addressof(data),
             ctypes.addressof(out), 1, 0, len(context.raw), 0, ctypes.addressof(context), 0,
@@ -194,6 +195,23 @@ def map_change(name, key, size, change):
     """Makes a function change an element of a pinned map, of so many bytes. key: a number, or bytes."""
     path = ctypes.create_string_buffer(f"{PIN_DIR}/{name}".encode())
     fd, _ = bpf(BPF_OBJ_GET, struct.pack("=QII", ctypes.addressof(path), 0, 0))
+    element_change(fd, key, size, change)
+
+
+def own_map(name):
+    """The id of a map that is not pinned: only the program knows it."""
+    ids = json.loads(run("bpftool", "-j", "prog", "show", "pinned", f"{PIN_DIR}/xdp").stdout)["map_ids"]
+    maps = {entry["id"]: entry.get("name") for entry in json.loads(run("bpftool", "-j", "map", "show").stdout)}
+    (number,) = [number for number in ids if maps[number] == name]
+    return number
+
+
+def own_map_change(number, key, size, change):
+    fd, _ = bpf(BPF_MAP_GET_FD_BY_ID, struct.pack("=III", number, 0, 0))
+    element_change(fd, key, size, change)
+
+
+def element_change(fd, key, size, change):
     key = key if isinstance(key, bytes) else struct.pack("=I", key)
     index, value = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(size)
     attributes = struct.pack("=IIQQQ", fd, 0, ctypes.addressof(index), ctypes.addressof(value), 0)

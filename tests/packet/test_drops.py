@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """Drops that no packet alone can bring about: tables that are full, rings that are broken; and what a full table keeps."""
 
+import errno
+import pathlib
 import random
+import re
 import struct
 
 import pytest
@@ -153,3 +156,71 @@ def test_land_attack(service, name):
     before = stand.drops()
     assert stand.send(frame(VIP, VIP, transport(name, sport=80, dport=80, flags="S")))[0] == "drop"
     assert dropped(before) == {"XLB_DROP_BAD_SOURCE": 1}
+
+
+RATIONED = {
+    "refused": ("udp", {}, UDP(dport=80), {}, "XLB_DROP_RATE_LIMITED"),
+    "middle of nothing": ("tcp", {"backend": 80}, TCP(dport=80, flags="A"), {}, "XLB_DROP_RATE_LIMITED"),
+    "no hop left": ("udp", {"backend": 80}, UDP(dport=80), {"ttl": 1}, "XLB_DROP_TTL"),
+    "too big": ("udp", {"backend": 80, "forward": "ipip"}, UDP(dport=80), {"payload": bytes(1470), "flags": "DF"}, "XLB_DROP_TOO_BIG"),
+}
+
+
+def rations_set(rations, left=None):
+    """What each CPU may still answer until its ration is renewed, nothing by default; what it was."""
+    were = []
+
+    def change(value):
+        fields = list(struct.unpack(f"={len(value) // 8}Q", value))
+        were.append(fields[1::2])
+        fields[1::2] = left or [0] * len(fields[1::2])
+        return struct.pack(f"={len(fields)}Q", *fields)
+
+    cpus = pathlib.Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii").strip().rpartition("-")[2]
+    stand.own_map_change(rations, 0, 16 * (int(cpus) + 1), change)
+    return were[0]
+
+
+@pytest.mark.parametrize("what", RATIONED)
+def test_answers_that_were_not_sent(service, what):
+    """Each is counted by why there was an answer due."""
+    name, options, layer, fields, reason = RATIONED[what]
+    backends = [backend_text(4, options["backend"])] if "backend" in options else []
+    service(vip_text(4, 80, name), backends, forward=options.get("forward", "nat"))
+    layer.sport = next(PORTS)
+    sent, rations = frame(CLIENT, VIP, layer, **fields), stand.own_map("rations")
+    for _ in range(20):
+        before = stand.drops()
+        assert stand.send(sent)[0] == "tx"
+        left = rations_set(rations)
+        verdict, _ = stand.send(sent)
+        rations_set(rations, left)
+        if verdict == "drop":
+            break   # else the ration was renewed meanwhile
+    assert verdict == "drop" and dropped(before) == {reason: 1}
+
+
+def test_no_room_for_the_note(service):
+    """What goes by the kernel has a note for tc in front, unless somebody left so much there that it does not fit."""
+    stand.needs_the_note()
+    service(vip_text(4, 80, "tcp"), ["10.200.7.7:80"])      # a neighbour that is not known yet
+    assert begin(CLIENT)[0] == "pass"
+    before = stand.drops()
+    sent = frame(CLIENT, VIP, TCP(sport=next(PORTS), dport=80, flags="S"))
+    for most in (252, 224, 216, 200, 32):   # as much as the kernel allows
+        try:
+            verdict, _ = stand.send(sent, metadata=most)
+            break
+        except OSError as error:
+            if error.errno != errno.EINVAL or most == 32:
+                raise
+    assert verdict == "drop" and dropped(before) == {"XLB_DROP_EMIT_FAILED": 1}
+
+
+def test_every_reason_has_a_row():
+    """In the rows of this folder: a new reason needs one."""
+    header = (pathlib.Path(__file__).parents[2] / "include/xlb/abi.h").read_text(encoding="utf-8")
+    reasons = set(re.findall(r"^\t(XLB_DROP_\w+) = ", header, re.MULTILINE)) - {"XLB_DROP_NONE", "XLB_DROP_REASONS"}
+    rows = "".join(path.read_text(encoding="utf-8") for path in pathlib.Path(__file__).parent.glob("test_*.py"))
+    assert len(reasons) > 10
+    assert {reason for reason in reasons if f'"{reason}"' not in rows} == set()

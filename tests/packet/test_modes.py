@@ -343,12 +343,17 @@ def test_source_binds_a_client_to_a_backend(service):
 
 
 @pytest.mark.parametrize("forward", ("nat", "ipip"))
-@pytest.mark.parametrize("scheduler", ("random", "lc", "rr"))
+@pytest.mark.parametrize("scheduler", ("maglev", "random", "lc", "rr", "source"))
 def test_weights_of_all_schedulers(service, forward, scheduler):
     """Weight 0 takes no new flows, three times the weight takes about three times as many."""
     service(vip_text(4, 80, "tcp"), [backend_text(4, 80, 0) + " --weight 3", backend_text(4, 80, 1) + " --weight 1",
                                      backend_text(4, 80, 2) + " --weight 0"], forward=forward, scheduler=scheduler)
-    count = collections.Counter(choices(400).values())
+    if scheduler == "source":
+        count = collections.Counter(
+            IP(stand.send(frame(f"198.51.{i // 200}.{i % 200 + 1}", VIP, TCP(sport=1, dport=80, flags="S")))[1][14:34]).dst
+            for i in range(400))
+    else:
+        count = collections.Counter(choices(400).values())
     heavy, light, none = (count[address] for address in list(stand.BACKENDS)[:3])
     assert none == 0 and heavy + light == 400
     assert 240 < heavy < 350
@@ -367,7 +372,7 @@ def test_least_connections_prefer_who_has_fewer(service):
 
 
 @pytest.mark.parametrize("forward", ("nat", "dnat", "ipip"))
-@pytest.mark.parametrize("scheduler", ("maglev", "rr", "random", "lc"))
+@pytest.mark.parametrize("scheduler", ("maglev", "rr", "random", "lc", "source"))
 def test_affinity(service, forward, scheduler):
     """A client stays with its backend, until that takes no new flows."""
     key = service(vip_text(4, 80, "tcp"), [backend_text(4, 80, i) for i in range(3)], forward=forward,

@@ -290,6 +290,27 @@ def test_round_robin(service, family):
     assert [sent_to(sport, "A") for sport in sports] == order
 
 
+@pytest.mark.parametrize("family", (4, 6))
+@pytest.mark.parametrize("forward", ("nat", "ipip"))
+def test_round_robin_across_cpus(service, family, forward):
+    """One rotation for all CPUs, however new flows are spread over them."""
+    if len(cpus := sorted(os.sched_getaffinity(0))) < 2:
+        pytest.skip("needs two CPUs")
+    if stand.ON_THE_WIRE:
+        pytest.skip("on the wire the kernel chooses the CPU")
+    client, vip = network(family, CLIENT, CLIENT6), network(family, VIP, VIP6)
+    service(vip_text(family, 80, "tcp"), [backend_text(family, 80, i) for i in range(3)], forward=forward, scheduler="rr")
+    order = []
+    try:
+        for cpu in [cpus[0], cpus[1]] * 6 + [cpus[0]] * 4 + [cpus[1]] * 5:
+            os.sched_setaffinity(0, {cpu})
+            out = Ether(stand.send(frame(client, vip, TCP(sport=next(PORTS), dport=80, flags="S")))[1])
+            order.append(out[IP if family == 4 else IPv6].dst)
+    finally:
+        os.sched_setaffinity(0, cpus)
+    assert order == order[:3] * 7 and len(set(order)) == 3
+
+
 def test_weights(service):
     """rr gives new flows in proportion to weights."""
     service(vip_text(4, 80, "tcp"), [backend_text(4, 8080) + " --weight 3",
