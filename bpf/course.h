@@ -21,10 +21,14 @@ struct course {
 	union xlb_flow_value value;	/* of its flow; without one: backend and forward */
 };
 
+#define FLOW_ENDS \
+	(1u << XLB_FLOW_FIN_CLIENT | 1u << XLB_FLOW_FIN_BACKEND | 1u << XLB_FLOW_CLOSED | \
+	 1u << XLB_FLOW_CLOSING)
+
 /* Whether a client begins anew on the tuple of a flow that is over, or nearly. */
 static __always_inline bool flow_restarts(union xlb_flow_value value, const struct packet *packet)
 {
-	return packet_begins(packet) && value.state >= XLB_FLOW_FIN_CLIENT && value.state <= XLB_FLOW_CLOSED;
+	return packet_begins(packet) && FLOW_ENDS >> value.state & 1;
 }
 
 /* The backend that the packet's flow began on, if there is such a flow and it still serves. */

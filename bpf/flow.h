@@ -13,8 +13,8 @@
  *    called the twin.
  *
  * The table is a cache under attack: a new flow takes a free or timed out slot, else a closed
- * flow's, else that of a flow that nobody has answered. Established flows are never evicted before
- * their time.
+ * flow's, else that of a flow that nobody has answered, and so on (RANKS). Flows of which both sides
+ * are known to be there are never evicted before their time.
  *
  * A slot changes hands by compare-and-swap of its value, to CLAIMED first; key and final value
  * follow. Ways are picked by arithmetic instead of branches: the verifier then sees one path, and
@@ -285,32 +285,49 @@ static __always_inline bool flow_find_either(enum flow_wanted wanted, struct flo
 	       flow_at(number, ipv6, ret_ref);
 }
 
-/* How willingly a slot is given away: a rank for each state, 4 bits each. 0: never. */
+/*
+ * How willingly a slot is given away: a rank for each state, 4 bits each. 0: never. Of equal ranks the one
+ * that was silent for longest goes first.
+ */
 #define RANK_FREE 7
 #define RANK_EXPIRED 6
 #define RANK_CLOSED 5
 #define RANK_UNANSWERED 4
+#define RANK_DOUBTFUL 3		/* nothing has shown that the client is there, or still there */
+#define RANK_UNPROVED 2		/* used as if it were, but two forged packets can make as much */
+#define RANK_LEAST RANK_UNPROVED
 #define RANKS ((__u64)RANK_FREE << XLB_FLOW_FREE * 4 | \
 	       (__u64)RANK_CLOSED << XLB_FLOW_CLOSED * 4 | \
 	       (__u64)RANK_UNANSWERED << XLB_FLOW_SYN * 4 | \
-	       (__u64)RANK_UNANSWERED << XLB_FLOW_ONEWAY * 4)
+	       (__u64)RANK_UNANSWERED << XLB_FLOW_ONEWAY * 4 | \
+	       (__u64)RANK_DOUBTFUL << XLB_FLOW_ANSWERED * 4 | \
+	       (__u64)RANK_DOUBTFUL << XLB_FLOW_CLOSING * 4 | \
+	       (__u64)RANK_UNPROVED << XLB_FLOW_ONESIDED * 4 | \
+	       (__u64)RANK_UNPROVED << XLB_FLOW_STREAM * 4)
+#define RANK_SHIFT 16		/* in a score, above the age */
 
-static __always_inline __u64 flow_rank(union xlb_flow_value value, __u32 now)
+static __always_inline __u64 flow_score(union xlb_flow_value value, __u32 now)
 {
 	__u64 state = value.word >> 24 & 15;
 	__u64 age = (__u16)(now - (value.word >> 48));
 	__u64 rank = RANKS >> state * 4 & 15;
 	__u64 expired = mask_if_less(cfg.timeouts[state], age) & ~mask_if_zero(state);
 
-	return rank ^ ((rank ^ RANK_EXPIRED) & expired);
+	rank ^= (rank ^ RANK_EXPIRED) & expired;
+	return rank << RANK_SHIFT | age;
 }
 
 /* The way of a line that is given away most willingly. */
 struct flow_victim {
 	__u64 way;
-	__u64 rank;
+	__u64 score;
 	__u64 free;	/* how many ways are free */
 };
+
+static __always_inline __u64 flow_victim_rank(struct flow_victim victim)
+{
+	return victim.score >> RANK_SHIFT;
+}
 
 static __always_inline struct flow_victim flow_victim_of(__u64 *line, __u32 now, bool ipv6)
 {
@@ -319,14 +336,14 @@ static __always_inline struct flow_victim flow_victim_of(__u64 *line, __u32 now,
 #pragma unroll
 	for (__u64 i = 0; i < XLB_FLOW_WAYS; i++) {
 		union xlb_flow_value value = flow_read(line + i * FLOW_WORDS(ipv6), ipv6);
-		__u64 score = flow_rank(value, now) << 8 | i;
+		__u64 score = flow_score(value, now) << 8 | i;
 
 		free -= mask_if_zero(value.word);
 		best ^= (best ^ score) & mask_if_less(best, score);
 	}
 	barrier_var(best);
 	barrier_var(free);
-	return (struct flow_victim){ .way = best & 3, .rank = best >> 8, .free = free };
+	return (struct flow_victim){ .way = best & 3, .score = best >> 8, .free = free };
 }
 
 #endif

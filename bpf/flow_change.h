@@ -150,44 +150,86 @@ static __always_inline void flow_release(const struct flow_ref *ref, union xlb_f
 #define ALL_STAY \
 	(STAYS(XLB_FLOW_CLAIMED) | STAYS(XLB_FLOW_SYN) | STAYS(XLB_FLOW_ESTABLISHED) | \
 	 STAYS(XLB_FLOW_FIN_CLIENT) | STAYS(XLB_FLOW_FIN_BACKEND) | STAYS(XLB_FLOW_CLOSED) | \
-	 STAYS(XLB_FLOW_ONEWAY) | STAYS(XLB_FLOW_STREAM))
+	 STAYS(XLB_FLOW_ONEWAY) | STAYS(XLB_FLOW_STREAM) | STAYS(XLB_FLOW_ANSWERED) | \
+	 STAYS(XLB_FLOW_ONESIDED) | STAYS(XLB_FLOW_CLOSING))
 /* Exclusive-or'ed into a row. */
 #define TURNS(from, to) ((__u64)((from) ^ (to)) << (from) * 4)
 
-#define RESET \
-	(ALL_STAY ^ TURNS(XLB_FLOW_SYN, XLB_FLOW_CLOSED) ^ \
-	 TURNS(XLB_FLOW_ESTABLISHED, XLB_FLOW_CLOSED) ^ \
-	 TURNS(XLB_FLOW_FIN_CLIENT, XLB_FLOW_CLOSED) ^ \
-	 TURNS(XLB_FLOW_FIN_BACKEND, XLB_FLOW_CLOSED))
+#define UDP_ANSWERED (ALL_STAY ^ TURNS(XLB_FLOW_ONEWAY, XLB_FLOW_STREAM))
+
+/*
+ * nat and dnat. Anybody can send in the client's name. So nothing from its side changes what no backend
+ * has answered, and a RST only raises a doubt, which the next packet of either side removes (RFC 7857,
+ * 2.2). The backend is believed: to a forged packet of a connection that it does not have it says RST,
+ * and after that only repeats its SYN.
+ */
+#define CLIENT_SPEAKS \
+	(ALL_STAY ^ TURNS(XLB_FLOW_ANSWERED, XLB_FLOW_ESTABLISHED) ^ \
+	 TURNS(XLB_FLOW_CLOSING, XLB_FLOW_ESTABLISHED))
 #define CLIENT_ENDS \
-	(ALL_STAY ^ TURNS(XLB_FLOW_SYN, XLB_FLOW_FIN_CLIENT) ^ \
+	(ALL_STAY ^ TURNS(XLB_FLOW_ANSWERED, XLB_FLOW_FIN_CLIENT) ^ \
 	 TURNS(XLB_FLOW_ESTABLISHED, XLB_FLOW_FIN_CLIENT) ^ \
+	 TURNS(XLB_FLOW_CLOSING, XLB_FLOW_FIN_CLIENT) ^ \
 	 TURNS(XLB_FLOW_FIN_BACKEND, XLB_FLOW_CLOSED))
+#define CLIENT_RESETS \
+	(ALL_STAY ^ TURNS(XLB_FLOW_ANSWERED, XLB_FLOW_CLOSING) ^ \
+	 TURNS(XLB_FLOW_ESTABLISHED, XLB_FLOW_CLOSING) ^ \
+	 TURNS(XLB_FLOW_FIN_CLIENT, XLB_FLOW_CLOSING) ^ \
+	 TURNS(XLB_FLOW_FIN_BACKEND, XLB_FLOW_CLOSING))
+#define BACKEND_BEGINS (ALL_STAY ^ TURNS(XLB_FLOW_SYN, XLB_FLOW_ANSWERED))
+#define BACKEND_SPEAKS (BACKEND_BEGINS ^ TURNS(XLB_FLOW_CLOSING, XLB_FLOW_ESTABLISHED))
 #define BACKEND_ENDS \
 	(ALL_STAY ^ TURNS(XLB_FLOW_SYN, XLB_FLOW_FIN_BACKEND) ^ \
+	 TURNS(XLB_FLOW_ANSWERED, XLB_FLOW_FIN_BACKEND) ^ \
 	 TURNS(XLB_FLOW_ESTABLISHED, XLB_FLOW_FIN_BACKEND) ^ \
+	 TURNS(XLB_FLOW_CLOSING, XLB_FLOW_FIN_BACKEND) ^ \
 	 TURNS(XLB_FLOW_FIN_CLIENT, XLB_FLOW_CLOSED))
-#define TCP_SPOKEN (ALL_STAY ^ TURNS(XLB_FLOW_SYN, XLB_FLOW_ESTABLISHED))
-#define UDP_SPOKEN (ALL_STAY ^ TURNS(XLB_FLOW_ONEWAY, XLB_FLOW_STREAM))
+#define BACKEND_RESETS \
+	(ALL_STAY ^ TURNS(XLB_FLOW_SYN, XLB_FLOW_CLOSED) ^ \
+	 TURNS(XLB_FLOW_ANSWERED, XLB_FLOW_CLOSED) ^ \
+	 TURNS(XLB_FLOW_ESTABLISHED, XLB_FLOW_CLOSED) ^ \
+	 TURNS(XLB_FLOW_CLOSING, XLB_FLOW_CLOSED) ^ \
+	 TURNS(XLB_FLOW_FIN_CLIENT, XLB_FLOW_CLOSED) ^ \
+	 TURNS(XLB_FLOW_FIN_BACKEND, XLB_FLOW_CLOSED))
 
-/* The row of the packet in hand, by the half that it was found by. */
+/* l2, ipip and gue: the client is all that we hear of. */
+#define ALONE_SPEAKS (ALL_STAY ^ TURNS(XLB_FLOW_SYN, XLB_FLOW_ONESIDED))
+#define ALONE_ENDS (ALL_STAY ^ TURNS(XLB_FLOW_ONESIDED, XLB_FLOW_CLOSING))
+
+static __always_inline __u64 flow_moves_client(__u8 flags, __u32 forward)
+{
+	bool alone = forward > XLB_FORWARD_DNAT;
+
+	if (flags & TCP_RST)
+		return alone ? ALONE_ENDS : CLIENT_RESETS;
+	/* Without ACK no segment of a connection is heard (RFC 9293, 3.10.7.4), so nobody would object. */
+	if ((flags & (TCP_SYN | TCP_ACK)) != TCP_ACK)
+		return ALL_STAY;
+	if (flags & TCP_FIN)
+		return alone ? ALONE_ENDS : CLIENT_ENDS;
+	return alone ? ALONE_SPEAKS : CLIENT_SPEAKS;
+}
+
+static __always_inline __u64 flow_moves_backend(__u8 flags)
+{
+	if (flags & TCP_RST)
+		return BACKEND_RESETS;
+	if (flags & TCP_FIN)
+		return BACKEND_ENDS;
+	return flags & TCP_SYN ? BACKEND_BEGINS : BACKEND_SPEAKS;
+}
+
+/* The row of the packet in hand, by the half that its flow was found in. */
 __weak __noinline __u64 flow_moves(__u32 half, __u32 forward)
 {
 	struct packet *packet = packet_get();
-	bool from_backend = half == FLOW_BY_REPLY;
 
 	if (!packet)
 		return ALL_STAY;
-	/* Where replies do not come by, or need not, the client's second packet has to do. */
 	if (packet->protocol == IPPROTO_UDP)
-		return from_backend || forward > XLB_FORWARD_DNAT ? UDP_SPOKEN : ALL_STAY;
-	if (packet->tcp_flags & TCP_RST)
-		return RESET;
-	if (packet->tcp_flags & TCP_FIN)
-		return from_backend ? BACKEND_ENDS : CLIENT_ENDS;
-	if (from_backend || (forward != XLB_FORWARD_NAT && !(packet->tcp_flags & TCP_SYN)))
-		return TCP_SPOKEN;
-	return ALL_STAY;
+		return half == FLOW_BY_REPLY || forward > XLB_FORWARD_DNAT ? UDP_ANSWERED : ALL_STAY;
+	return half == FLOW_BY_REPLY ? flow_moves_backend(packet->tcp_flags) :
+				       flow_moves_client(packet->tcp_flags, forward);
 }
 
 static __always_inline union xlb_flow_value flow_after(union xlb_flow_value value, __u64 moves,
@@ -195,7 +237,7 @@ static __always_inline union xlb_flow_value flow_after(union xlb_flow_value valu
 {
 	value.seen = now;
 	value.state = moves >> value.state * 4;
-	value.counted &= value.state != XLB_FLOW_CLOSED;
+	value.counted &= value.state != XLB_FLOW_CLOSED && value.state != XLB_FLOW_CLOSING;
 	return value;
 }
 
@@ -261,7 +303,9 @@ __weak __noinline int flow_update(__u32 number, __u64 before, __u32 now, bool ip
 }
 
 /* States that a packet without SYN, FIN or RST may change. */
-#define FLOW_UNSETTLED (1u << XLB_FLOW_SYN | 1u << XLB_FLOW_ONEWAY)
+#define FLOW_UNSETTLED \
+	(1u << XLB_FLOW_SYN | 1u << XLB_FLOW_ANSWERED | 1u << XLB_FLOW_CLOSING | \
+	 1u << XLB_FLOW_ONEWAY)
 
 /* Notes that a packet of a known flow came by. */
 static __always_inline void flow_touch(const struct flow_ref *ref, union xlb_flow_value value,

@@ -19,7 +19,8 @@
 
 #define PORT_LINES 2	/* lines in one search for a port */
 #define PORT_TRIES 8	/* searches, each elsewhere: 64 ports in all */
-#define PORT_TRIES_MILD 2	/* of them, before a flow that nobody has answered has to go */
+#define PORT_TRIES_MILD 2	/* of them, before a flow that nobody has answered has to go, */
+#define PORT_TRIES_FIRM 4	/* and before any that may */
 
 #define FLOW_REFUSED (-1)	/* nobody takes it */
 
@@ -88,12 +89,12 @@ static __always_inline __u32 flow_claim_in(struct flow_lines lines, __u32 now, b
 		return FLOW_NOWHERE;
 	victim = flow_victim_of(line, now, ipv6);
 	other = flow_victim_of(second, now, ipv6);
-	if ((other.free << 8 | other.rank) > (victim.free << 8 | victim.rank)) {
+	if ((other.free << 32 | other.score) > (victim.free << 32 | victim.score)) {
 		victim = other;
 		line = second;
 		number = lines.second;
 	}
-	if (victim.rank < RANK_UNANSWERED)
+	if (flow_victim_rank(victim) < RANK_LEAST)
 		return FLOW_NOWHERE;
 	ref.slot = flow_way(line, victim.way, ipv6);
 	ref.number = number * XLB_FLOW_WAYS + victim.way;
@@ -127,15 +128,10 @@ static __always_inline __u32 flow_port_of(__u32 start, __u32 i)
 	return cfg.port_min + (start + i) % lines * XLB_FLOW_WAYS;
 }
 
-/*
- * Searches some lines for a port whose slot is free, out of time or closed, and with `evict` for
- * one that nobody answered; takes it. 0: none.
- */
+/* Searches some lines for a port whose slot is given away as willingly as that; takes it. 0: none. */
 static __always_inline __u32 flow_search_port(__u64 endpoint_hash, __u32 random, __u32 now,
-					      bool evict, bool ipv6)
+					      __u64 rank, bool ipv6)
 {
-	__u64 rank = evict ? RANK_UNANSWERED : RANK_CLOSED;
-
 	for (__u32 i = 0; i < PORT_LINES; i++) {
 		__u32 port = flow_port_of(random, i);
 		__u32 number = flow_port_line(endpoint_hash, port, ipv6);
@@ -146,7 +142,7 @@ static __always_inline __u32 flow_search_port(__u64 endpoint_hash, __u32 random,
 		if (!line)
 			return 0;
 		victim = flow_victim_of(line, now, ipv6);
-		if (victim.rank < rank)
+		if (flow_victim_rank(victim) < rank)
 			continue;
 		ref.slot = flow_way(line, victim.way, ipv6);
 		ref.number = number * XLB_FLOW_WAYS + victim.way;
@@ -174,7 +170,7 @@ static __always_inline bool flow_port_is_vip(const struct xlb_backend *backend, 
  * which the node itself is a VIP: replies to it would be taken for a client's packets. Its slot stays
  * claimed until it times out, so that the next search finds another.
  */
-__weak __noinline __u32 flow_claim_port(__u32 random, bool evict, bool ipv6)
+__weak __noinline __u32 flow_claim_port(__u32 random, __u32 rank, bool ipv6)
 {
 	__u32 zero = 0, port;
 	struct flow_request *request = bpf_map_lookup_elem(&requests, &zero);
@@ -182,8 +178,8 @@ __weak __noinline __u32 flow_claim_port(__u32 random, bool evict, bool ipv6)
 
 	if (!backend)
 		return 0;
-	port = ipv6 ? flow_search_port(request->endpoint_hash, random, request->now, evict, true) :
-		      flow_search_port(request->endpoint_hash, random, request->now, evict, false);
+	port = ipv6 ? flow_search_port(request->endpoint_hash, random, request->now, rank, true) :
+		      flow_search_port(request->endpoint_hash, random, request->now, rank, false);
 	return port && !flow_port_is_vip(backend, port) ? port : 0;
 }
 
@@ -191,14 +187,16 @@ __weak __noinline __u32 flow_claim_port(__u32 random, bool evict, bool ipv6)
 static __always_inline __u32 flow_claim_reply(__u32 random, bool ipv6)
 {
 	for (int i = 0; i < PORT_TRIES; i++) {
-		__u32 round = i, port;
+		__u32 round = i, rank, port;
 
 		/*
 		 * Kernel 6.1 refuses a loop whose end falls through into its start, which is
 		 * what clang makes of `i > 0` when it knows that i is only 0 at first.
 		 */
 		barrier_var(round);
-		port = flow_claim_port(random + i * 0x9e3779b9, round >= PORT_TRIES_MILD, ipv6);
+		rank = round < PORT_TRIES_MILD ? RANK_CLOSED :
+		       round < PORT_TRIES_FIRM ? RANK_UNANSWERED : RANK_LEAST;
+		port = flow_claim_port(random + i * 0x9e3779b9, rank, ipv6);
 		if (port)
 			return port;
 	}

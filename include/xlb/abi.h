@@ -23,7 +23,7 @@
  * Raised whenever a structure below changes its layout or meaning. lbctl refuses a pin directory of
  * another version.
  */
-#define XLB_ABI_VERSION 4
+#define XLB_ABI_VERSION 5
 
 /* "namespace/name:port" of Kubernetes: 63 + 1 + 63 + 1 + 15, and a NUL */
 #define XLB_NAME_MAX 160
@@ -99,16 +99,26 @@ enum xlb_owner {
 enum xlb_flow_state {
 	XLB_FLOW_FREE = 0,
 	XLB_FLOW_CLAIMED = 1,		/* being written by a CPU; readers take it for no match */
-	/* TCP: the client spoke, the backend has not yet. May be evicted at need */
+	/* TCP: the client spoke, the backend has not yet. The first to be evicted at need */
 	XLB_FLOW_SYN = 2,
-	/* TCP: both spoke (dnat: the client spoke again). Never evicted before its timeout */
+	/* TCP: both spoke, the client again after the backend. Never evicted before its timeout */
 	XLB_FLOW_ESTABLISHED = 3,
-	XLB_FLOW_FIN_CLIENT = 4,	/* TCP: the client sent FIN */
+	XLB_FLOW_FIN_CLIENT = 4,	/* TCP: established, and the client sent FIN */
 	XLB_FLOW_FIN_BACKEND = 5,	/* TCP: the backend sent FIN */
-	XLB_FLOW_CLOSED = 6,		/* TCP: FIN both ways, or RST. A SYN starts a new flow */
-	XLB_FLOW_ONEWAY = 7,		/* UDP: only the client spoke. May be evicted at need */
-	XLB_FLOW_STREAM = 8,		/* UDP: both spoke */
-	XLB_FLOW_STATES = 9,
+	/* TCP: FIN both ways, or a RST of the backend's. A SYN starts a new flow */
+	XLB_FLOW_CLOSED = 6,
+	XLB_FLOW_ONEWAY = 7,		/* UDP: only the client spoke. As SYN */
+	XLB_FLOW_STREAM = 8,		/* UDP: both spoke. Evicted last, the longest silent first */
+	/* TCP: the backend answered, the client has not spoken since. Evicted after SYN */
+	XLB_FLOW_ANSWERED = 9,
+	/* TCP by l2, ipip and gue: the client spoke more than once; as STREAM */
+	XLB_FLOW_ONESIDED = 10,
+	/*
+	 * TCP: the client sent RST, or by l2, ipip and gue FIN, which the backend may not have
+	 * believed. As ANSWERED; a SYN starts a new flow
+	 */
+	XLB_FLOW_CLOSING = 11,
+	XLB_FLOW_STATES = 12,
 };
 
 /*

@@ -181,24 +181,72 @@ static bool keeps(const struct model_backend *backend, uint8_t protocol)
 	       (backend->state == XLB_BACKEND_DOWN && protocol == TCP);
 }
 
+/* Whether both sides of a TCP flow are known to be there. */
+static bool flow_is_up(const struct model_flow *flow)
+{
+	return flow->state == XLB_FLOW_ESTABLISHED || flow->state == XLB_FLOW_FIN_CLIENT ||
+	       flow->state == XLB_FLOW_FIN_BACKEND;
+}
+
+/* TCP of which we hear both sides, from the backend: it is believed. */
+static void flow_hear_backend(struct model_flow *flow, uint8_t flags)
+{
+	if (flow->state == XLB_FLOW_CLOSED)
+		return;
+	if (flags & RST)
+		flow->state = XLB_FLOW_CLOSED;
+	else if (flags & FIN)
+		flow->state = flow->state == XLB_FLOW_FIN_CLIENT ? XLB_FLOW_CLOSED :
+								   XLB_FLOW_FIN_BACKEND;
+	else if (flow->state == XLB_FLOW_SYN)
+		flow->state = XLB_FLOW_ANSWERED;
+	else if (flow->state == XLB_FLOW_CLOSING && !(flags & SYN))
+		flow->state = XLB_FLOW_ESTABLISHED;
+}
+
+/* From the client, or somebody in its name: only what a backend would hear, and after it has answered. */
+static void flow_hear_client(struct model_flow *flow, uint8_t flags)
+{
+	bool answered = flow_is_up(flow) || flow->state == XLB_FLOW_ANSWERED ||
+			flow->state == XLB_FLOW_CLOSING;
+
+	if (!answered)
+		return;
+	if (flags & RST)
+		flow->state = XLB_FLOW_CLOSING;
+	else if ((flags & (SYN | ACK)) != ACK)
+		return;
+	else if (flags & FIN)
+		flow->state = flow->state == XLB_FLOW_FIN_BACKEND ? XLB_FLOW_CLOSED :
+								    XLB_FLOW_FIN_CLIENT;
+	else if (!flow_is_up(flow))
+		flow->state = XLB_FLOW_ESTABLISHED;
+}
+
+/* Where backends answer past us. */
+static void flow_hear_one_side(struct model_flow *flow, uint8_t flags)
+{
+	bool heard = (flags & (SYN | ACK)) == ACK;
+
+	if (flow->state == XLB_FLOW_ONESIDED && (flags & RST || (heard && flags & FIN)))
+		flow->state = XLB_FLOW_CLOSING;
+	else if (flow->state == XLB_FLOW_SYN && heard && !(flags & (FIN | RST)))
+		flow->state = XLB_FLOW_ONESIDED;
+}
+
 static void flow_move(struct model_flow *flow, const struct packet *packet, bool reply)
 {
-	uint8_t other = reply ? XLB_FLOW_FIN_CLIENT : XLB_FLOW_FIN_BACKEND;
-	uint8_t own = reply ? XLB_FLOW_FIN_BACKEND : XLB_FLOW_FIN_CLIENT;
-
 	if (packet->kind == ERROR)
 		return;
 	if (packet->protocol == UDP) {
 		if (reply || flow->forward > XLB_FORWARD_DNAT)
 			flow->state = XLB_FLOW_STREAM;
-	} else if (packet->flags & RST) {
-		flow->state = XLB_FLOW_CLOSED;
-	} else if (packet->flags & FIN) {
-		flow->state = flow->state == other || flow->state == XLB_FLOW_CLOSED ?
-				      XLB_FLOW_CLOSED : own;
-	} else if (flow->state == XLB_FLOW_SYN &&
-		   (reply || (flow->forward != XLB_FORWARD_NAT && !(packet->flags & SYN)))) {
-		flow->state = XLB_FLOW_ESTABLISHED;
+	} else if (flow->forward > XLB_FORWARD_DNAT) {
+		flow_hear_one_side(flow, packet->flags);
+	} else if (reply) {
+		flow_hear_backend(flow, packet->flags);
+	} else {
+		flow_hear_client(flow, packet->flags);
 	}
 }
 
@@ -366,9 +414,7 @@ static bool nat_port_legal(const struct model *model, unsigned int backend, uint
 	for (unsigned int i = 0; i < MODEL_FLOWS && model->flows[i].used; i++) {
 		const struct model_flow *flow = &model->flows[i];
 
-		if (flow->state != XLB_FLOW_FREE && flow->state != XLB_FLOW_CLOSED &&
-		    flow->state != XLB_FLOW_SYN && flow->state != XLB_FLOW_ONEWAY &&
-		    flow->backend == backend && flow->nat_port == port)
+		if (flow_is_up(flow) && flow->backend == backend && flow->nat_port == port)
 			return false;
 	}
 	return true;
@@ -554,8 +600,9 @@ static const char *serve(struct model *model, unsigned int index, const struct p
 	}
 	flow = flow_by_client(model, &packet->source, packet->source_port, index);
 	if (flow && (!keeps(&model->backends[flow->backend], packet->protocol) ||
-		     (opens && flow->state >= XLB_FLOW_FIN_CLIENT &&
-		      flow->state <= XLB_FLOW_CLOSED))) {
+		     (opens && (flow->state == XLB_FLOW_CLOSED ||
+				flow->state == XLB_FLOW_CLOSING ||
+				(flow_is_up(flow) && flow->state != XLB_FLOW_ESTABLISHED))))) {
 		flow->state = XLB_FLOW_FREE;
 		flow = NULL;
 	}

@@ -11,7 +11,8 @@ import stand
 from world import PIN_DIR
 
 FLOW = {4: 16, 6: 32}           # bytes of struct xlb_flow and xlb_flow6: the last two words are key and value
-CLAIMED, SYN, ESTABLISHED, FIN_CLIENT, FIN_BACKEND, CLOSED, ONEWAY, STREAM = range(1, 9)    # enum xlb_flow_state
+(CLAIMED, SYN, ESTABLISHED, FIN_CLIENT, FIN_BACKEND, CLOSED, ONEWAY, STREAM, ANSWERED, ONESIDED,
+ CLOSING) = range(1, 12)         # enum xlb_flow_state
 
 
 @contextlib.contextmanager

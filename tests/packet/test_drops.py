@@ -14,7 +14,8 @@ from scapy.packet import Raw
 
 import stand
 from frames import BACKEND, CLIENT, PORTS, VIP, backend_mac, backend_text, frame, transport, vip_text
-from tables import ESTABLISHED, SYN, config, mapped, table_of_flows
+from tables import (ANSWERED, CLOSED, CLOSING, ESTABLISHED, FIN_BACKEND, FIN_CLIENT, ONESIDED, ONEWAY, STREAM, SYN, config,
+                    flow_state, flow_value, mapped, table_of_flows)
 
 LINE, SERVICE = 64, 32          # bytes of struct xlb_ring_line and xlb_service
 
@@ -48,9 +49,101 @@ def test_full(service, flows, forward, which, reason):
     assert begin(CLIENT)[0] == "tx"
 
 
+@pytest.mark.parametrize("state", (SYN, CLOSED, ONEWAY, STREAM, ANSWERED, ONESIDED, CLOSING))
+def test_full_of_what_can_be_forged(service, flows, state):
+    """Whatever a flood can fill the table with, it locks nobody out."""
+    service(vip_text(4, 80, "tcp"), [backend_text(4, 8080)])
+    assert begin(CLIENT)[0] == "tx"
+    seen = flows.tick()
+    for which in (0, 1):
+        flows.fill(which, (state, seen))
+    for _ in range(20):
+        assert begin(CLIENT)[0] == "tx"
+
+
+@pytest.mark.parametrize("state", (ESTABLISHED, FIN_CLIENT, FIN_BACKEND))
+def test_full_of_what_both_sides_have_made(service, flows, state):
+    service(vip_text(4, 80, "tcp"), [backend_text(4, 8080)])
+    assert begin(CLIENT)[0] == "tx"
+    seen = flows.tick()
+    flows.fill(0, (state, seen))
+    before = stand.drops()
+    assert begin(CLIENT)[0] == "drop"
+    assert dropped(before) == {"XLB_DROP_FLOWS_FULL": 1}
+
+
+def test_the_longest_silent_goes_first(service, flows):
+    """Of equals: so that flows which are used outlive those of a flood."""
+    service(vip_text(4, 80, "tcp"), [backend_text(4, 80)], forward="ipip", scheduler="rr")
+    assert begin(CLIENT)[0] == "tx"
+    seen = flows.tick()
+    flows.fill(0, (ONESIDED, seen - 10))
+    oldest = struct.pack("=Q", flow_value(ONESIDED, seen - 50))
+    half = bytearray(flows.memory[:flows.half])
+    for at in range(flows.size + 8, flows.half, LINE):     # the second of each line
+        half[at:at + 8] = oldest
+    flows.memory[:flows.half] = bytes(half)
+    for _ in range(50):
+        assert begin(CLIENT)[0] == "tx"
+    taken = [at % LINE // flows.size for at, value in flows.flows(0) if flow_state(value) == SYN]
+    assert taken == [1] * 50
+
+
+# What a flow comes to: of packets of the client's side (c), which anybody can send in its name, and the backend's (b).
+NAT_STATES = [
+    ("c:S", SYN), ("c:S c:A", SYN), ("c:S c:FA", SYN), ("c:S c:R", SYN), ("c:S c:PA c:FA c:A", SYN),
+    ("c:S b:SA", ANSWERED), ("c:S b:SA b:SA", ANSWERED), ("c:S b:A", ANSWERED), ("c:S b:SA c:S", ANSWERED),
+    # of which no stack makes anything, not even a RST
+    ("c:S b:SA c:P", ANSWERED), ("c:S b:SA c:F", ANSWERED),
+    ("c:S b:SA c:A", ESTABLISHED), ("c:S b:SA c:PA", ESTABLISHED), ("c:S b:SA c:A c:S", ESTABLISHED),
+    # a forged ACK: the backend knows better, also while it still repeats its answer
+    ("c:S b:SA c:A b:R", CLOSED), ("c:S b:SA c:A b:R b:SA", CLOSED), ("c:S b:SA c:A b:R c:A", CLOSED),
+    ("c:S b:RA", CLOSED), ("c:S b:SA b:R", CLOSED),
+    ("c:S b:SA c:A c:FA", FIN_CLIENT), ("c:S b:SA c:FA", FIN_CLIENT), ("c:S b:SA c:A b:FA", FIN_BACKEND),
+    ("c:S b:SA c:A c:FA b:A b:FA c:A", CLOSED), ("c:S b:SA c:A b:FA c:A c:FA b:A", CLOSED),
+    # a RST that may be forged, and what shows that it was
+    ("c:S b:SA c:A c:R", CLOSING), ("c:S b:SA c:A c:FA c:R", CLOSING), ("c:S b:SA c:A c:R c:R", CLOSING),
+    ("c:S b:SA c:A c:R b:SA", CLOSING), ("c:S b:SA c:A c:R b:PA", ESTABLISHED), ("c:S b:SA c:A c:R c:A", ESTABLISHED),
+    ("c:S b:SA c:A c:R c:FA", FIN_CLIENT), ("c:S b:SA c:A c:R b:R", CLOSED), ("c:S b:SA c:A c:R c:A b:R", CLOSED),
+    ("c:S b:SA c:A c:R c:S", SYN), ("c:S b:SA c:A b:R c:S", SYN),
+]
+ONE_SIDED_STATES = [
+    ("c:S", SYN), ("c:S c:S", SYN), ("c:S c:FA", SYN), ("c:S c:R", SYN), ("c:S c:P", SYN),
+    ("c:S c:A", ONESIDED), ("c:S c:A c:S", ONESIDED),
+    ("c:S c:A c:FA", CLOSING), ("c:S c:A c:R", CLOSING), ("c:S c:A c:FA c:A", CLOSING), ("c:S c:A c:FA c:S", SYN),
+]
+
+
+@pytest.mark.parametrize("forward,rows", [("nat", NAT_STATES), ("dnat", NAT_STATES), ("ipip", ONE_SIDED_STATES)],
+                         ids=["nat", "dnat", "ipip"])
+def test_states(service, flows, forward, rows):
+    """In both copies, where there are two."""
+    copies = 1 if forward == "ipip" else 2
+    service(vip_text(4, 80, "tcp"), [backend_text(4, 8080 if copies == 2 else 80)], forward=forward, scheduler="rr")
+    sports = {next(PORTS): row for row in rows}
+    for sport, (packets, _) in sports.items():
+        for packet in packets.split():
+            side, flags = packet.split(":")
+            if side == "c":
+                verdict, out = stand.send(frame(CLIENT, VIP, TCP(sport=sport, dport=80, flags=flags)))
+                way_back = (stand.NODE if forward == "nat" else CLIENT, Ether(out)[TCP].sport)
+            else:
+                verdict, _ = stand.send(frame(BACKEND, way_back[0], TCP(sport=8080, dport=way_back[1], flags=flags),
+                                              macs=(backend_mac(BACKEND), stand.NODE_MAC)))
+            assert verdict == "tx", packets
+    found = {sport: [] for sport in sports}
+    for which in (0, 1):
+        for at, value in flows.flows(which):
+            (sport,) = struct.unpack_from("!H", flows.memory, at + 4)
+            found[sport].append(flow_state(value))
+    assert ({packets: found[sport] for sport, (packets, _) in sports.items()} ==
+            {packets: [state] * copies for packets, state in rows})
+
+
 @pytest.mark.heavy
-def test_a_flood_of_syns_takes_nobodys_flow(service, flows):
-    """A table full of what nobody has answered: new flows take their places, and none takes that of an established one."""
+@pytest.mark.parametrize("state", (SYN, ANSWERED, ONESIDED))
+def test_a_flood_takes_nobodys_flow(service, flows, state):
+    """A table full of what a flood can make of it: new flows take their places, and none takes that of an established one."""
     service(vip_text(4, 80, "tcp"), [backend_text(4, 8080)])
     assert begin(CLIENT)[0] == "tx"
     seen = flows.tick()
@@ -60,9 +153,10 @@ def test_a_flood_of_syns_takes_nobodys_flow(service, flows):
         out = Ether(stand.send(frame(CLIENT, VIP, TCP(sport=sport, dport=80, flags="S")))[1])
         reply = frame(BACKEND, stand.NODE, TCP(sport=8080, dport=out[TCP].sport, flags="SA"), macs=(backend_mac(BACKEND), stand.NODE_MAC))
         assert stand.send(reply)[0] == "tx"
+        assert stand.send(frame(CLIENT, VIP, TCP(sport=sport, dport=80, flags="A")))[0] == "tx"
         kept.append((sport, out[TCP].sport))
     for which in (0, 1):
-        flows.fill(which, (SYN, seen))
+        flows.fill(which, (state, seen))
     for _ in range(1500):
         client = f"198.51.{random.randrange(100, 102)}.{random.randrange(1, 255)}"
         assert begin(client)[0] == "tx"
@@ -80,6 +174,7 @@ def test_a_flood_of_first_fragments_takes_nobodys_flow(service, flows):
     out = Ether(stand.send(frame(CLIENT, VIP, TCP(sport=sport, dport=80, flags="S")))[1])
     reply = frame(BACKEND, stand.NODE, TCP(sport=8080, dport=out[TCP].sport, flags="SA"), macs=(backend_mac(BACKEND), stand.NODE_MAC))
     assert stand.send(reply)[0] == "tx"
+    assert stand.send(frame(CLIENT, VIP, TCP(sport=sport, dport=80, flags="A")))[0] == "tx"
     ((_, value),) = flows.flows(0)
     for which in (0, 1):
         flows.fill(which, (SYN, value >> 48))

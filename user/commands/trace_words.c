@@ -82,6 +82,9 @@ const char *trace_flow_state(const struct trace_flow *flow)
 		[XLB_FLOW_CLOSED] = "closed",
 		[XLB_FLOW_ONEWAY] = "oneway",
 		[XLB_FLOW_STREAM] = "stream",
+		[XLB_FLOW_ANSWERED] = "answered",
+		[XLB_FLOW_ONESIDED] = "onesided",
+		[XLB_FLOW_CLOSING] = "closing",
 	};
 
 	return flow->value.state < XLB_FLOW_STATES ? names[flow->value.state] : "unknown";

@@ -31,11 +31,12 @@
 #define PORTS_MIN 1024		/* fewer are hardly worth it */
 #define SEED_DEFAULT 0x786c6231 /* "xlb1" */
 
-/* RFC 5382 REQ-5 for TCP, RFC 4787 REQ-5 for UDP. */
+/* RFC 5382 REQ-5 and RFC 7857 2.2 for TCP, RFC 4787 REQ-5 for UDP. */
 static const uint32_t timeout_seconds[XLB_FLOW_STATES] = {
 	[XLB_FLOW_CLAIMED] = 2,	     [XLB_FLOW_SYN] = 60,	   [XLB_FLOW_ESTABLISHED] = 7440,
 	[XLB_FLOW_FIN_CLIENT] = 240, [XLB_FLOW_FIN_BACKEND] = 240, [XLB_FLOW_CLOSED] = 60,
-	[XLB_FLOW_ONEWAY] = 30,	     [XLB_FLOW_STREAM] = 300,
+	[XLB_FLOW_ONEWAY] = 30,	     [XLB_FLOW_STREAM] = 300,	   [XLB_FLOW_ANSWERED] = 60,
+	[XLB_FLOW_ONESIDED] = 7440,  [XLB_FLOW_CLOSING] = 240,
 };
 
 static uint32_t power_of_two(uint64_t least)
