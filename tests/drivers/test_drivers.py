@@ -134,7 +134,7 @@ def test_too_few_queues(machines):
     machines.ports("nic0", "nic5")
     said = world.lbctl("attach", "nic0", "nic5").stderr
     if modes()["nic5"] == "generic":
-        assert "nic5: its driver does not take XDP" in said and "generic mode" in said
+        assert "nic5: its driver does not take XDP" in said and "generic mode" in said and "ethtool -L" in said
     else:
         assert "generic" not in said
     machines.serve("10.0.1.2")
@@ -253,6 +253,6 @@ def test_locked_down(machines):
         said = world.run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", world.LBCTL, "services", "list",
                          check=False).stderr
         assert said.count("\n") == 1 and "Operation not permitted (" in said
-        assert "locked down (confidentiality)" in said or "CAP_BPF is missing" in said
+        assert "CAP_BPF is missing" in said
     if not features.no_iterators():
         assert "10.0.1.2" in pathlib.Path("/sys/fs/bpf/xlb/counters").read_text(encoding="ascii")

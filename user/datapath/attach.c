@@ -65,7 +65,9 @@ static int attach_xdp(struct datapath *dp, uint32_t ifindex, const char *device,
 		return 0;
 	if (beside || mode != ATTACH_AUTO || !is_drivers(r))
 		return attach_failed(device, before, r, err);
-	snprintf(why, sizeof(why), "%s", strerror(-r));
+	/* virtio_net says so of too few queues. */
+	snprintf(why, sizeof(why), "%s%s", strerror(-r),
+		 r == -ENOMEM ? "; with `ethtool -L`, twice as many queues as CPUs, it may" : "");
 	r = xdp_put(dp, ifindex, false, priority, true, err);
 	if (r)
 		return attach_failed(device, before, r, err);

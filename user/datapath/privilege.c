@@ -103,12 +103,12 @@ const char *privilege_denial(bool loading)
 		return "in a user namespace, whose capabilities do not count for BPF and devices outside of it";
 	if (loading && memory_limited())
 		return "before Linux 5.11 they and their maps count as locked memory: add CAP_SYS_RESOURCE, or `ulimit -l unlimited`";
-	line_read("/sys/kernel/security/lockdown", line, sizeof(line));
-	if (strstr(line, "[confidentiality]"))
-		return "the kernel is locked down (confidentiality), which forbids BPF to read its memory";
 	line_read("/proc/sys/kernel/unprivileged_bpf_disabled", line, sizeof(line));
 	if (*line > '0' && privilege_check(false, NULL))
 		return "kernel.unprivileged_bpf_disabled is set, and CAP_BPF is missing";
+	line_read("/sys/kernel/security/lockdown", line, sizeof(line));
+	if (strstr(line, "[confidentiality]"))
+		return "the kernel is locked down (confidentiality), which forbids BPF to read its memory";
 	return NULL;
 }
 
