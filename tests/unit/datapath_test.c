@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include <bpf/bpf.h>
+#include <bpf/libbpf.h>
 
 #include <xlb/hash.h>
 
@@ -23,13 +24,18 @@ static void nothing_there(void **state)
 	assert_string_equal(err.text, PIN_DIR ": nothing there; run `lbctl attach DEV` first");
 }
 
+/* Asked without xlb's own: an iterator is a tracing program, of which some kernels take none. */
+static bool iterators(void)
+{
+	return libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_TRACING, NULL) == 1;
+}
+
 static void made_whole_and_removed_whole(void **state)
 {
 	static const char *const pins[] = { "services",	     "services6",     "backends",
 					    "backend_stats", "service_stats", "flows",
 					    "flows6",	     "drops",	      "config",
-					    "xdp",	     "tc_ingress",    "tc_egress",
-					    "counters" };
+					    "xdp",	     "tc_ingress",    "tc_egress" };
 	struct datapath *dp = make((struct datapath_sizes){});
 	char path[128];
 
@@ -38,6 +44,7 @@ static void made_whole_and_removed_whole(void **state)
 		snprintf(path, sizeof(path), "%s/%s", PIN_DIR, pins[i]);
 		assert_int_equal(access(path, F_OK), 0);
 	}
+	assert_int_equal(!access(PIN_DIR "/counters", F_OK), iterators());
 	assert_int_equal(config_of(dp)->abi_version, XLB_ABI_VERSION);
 	assert_int_equal(config_of(dp)->services, 16384);
 	assert_int_equal(config_of(dp)->flow_lines * XLB_FLOW_WAYS, 2 << 20);
@@ -814,10 +821,14 @@ static void counters_are_summed(void **state)
 
 static void the_table_is_there_without_us(void **state)
 {
-	struct datapath *dp = make_small();
-	struct service *wish = service_of(vip_of(1), 5, 1);
+	struct datapath *dp;
+	struct service *wish;
 
 	(void)state;
+	if (!iterators())
+		SKIP_BECAUSE("this kernel takes no BPF iterators");
+	dp = make_small();
+	wish = service_of(vip_of(1), 5, 1);
 	apply(dp, wish);
 	service_free(wish);
 	assert_true(runs("grep -Eq '^198.51.100.1:80/tcp +10.0.0.5:8080 +active +0 +0 +0$' " PIN_DIR
