@@ -46,7 +46,7 @@ static __always_inline bool course_known(struct packet *packet, const struct ser
 	lines = flow_client_lines(tuple, ipv6, secret);
 	if (packet_begins(packet) && service->target.forward == XLB_FORWARD_NAT)
 		flow_expect(service->target.word, lines.first | (__u64)lines.second << 32, ipv6);
-	packet->flow = flow_search(tuple, lines, ipv6);
+	packet->flow = flow_search(tuple, lines, false, 0, ipv6);
 	number = RECALL(packet->flow);
 	if (number == FLOW_NOWHERE ||
 	    !flow_at(number, ipv6, &flow))
@@ -119,8 +119,6 @@ static __always_inline enum verdict course_find(struct packet *packet,
 						const __u64 *secret, bool ipv6,
 						struct course *course)
 {
-	enum verdict verdict;
-
 	if (service->target.stateless && course_ring(packet, service, ipv6, course)) {
 		/* Of TCP nothing but a SYN begins anything; what is out of place gets a RST, which gets none. */
 		if ((packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_ACK)
@@ -132,9 +130,7 @@ static __always_inline enum verdict course_find(struct packet *packet,
 	}
 	if (course_known(packet, service, secret, ipv6, course))
 		return VERDICT_NEXT;
-	verdict = course_begin(packet, service, ipv6, course);
-	packet->outcome.new_flow = !verdict;
-	return verdict;
+	return course_begin(packet, service, ipv6, course);
 }
 
 /* What the backend is to see; of tunnels, in the outer header. */

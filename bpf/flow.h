@@ -205,8 +205,12 @@ static __always_inline bool flow_at(__u32 number, bool ipv6, struct flow_ref *re
 	return true;
 }
 
-/* The way of a line that holds this client; XLB_FLOW_WAYS: none does. */
-static __always_inline __u64 flow_match(__u64 *line, const struct flow_tuple *tuple, bool ipv6)
+/*
+ * The way of a line that holds this client; XLB_FLOW_WAYS: none does. `leave_out`, which is a constant: not
+ * that way.
+ */
+static __always_inline __u64 flow_match(__u64 *line, const struct flow_tuple *tuple, bool leave_out,
+					__u64 left_out, bool ipv6)
 {
 	const __u64 *client = (const __u64 *)&tuple->client;
 	__u64 way = XLB_FLOW_WAYS;
@@ -220,6 +224,8 @@ static __always_inline __u64 flow_match(__u64 *line, const struct flow_tuple *tu
 			differs |= (slot[0] ^ client[0]) | (slot[1] ^ client[1]);
 		/* A free slot keeps its last key. */
 		differs |= mask_if_zero(*flow_value(slot, ipv6));
+		if (leave_out)
+			differs |= mask_if_zero(left_out ^ i);
 		way ^= (way ^ i) & mask_if_zero(differs);
 		barrier_var(way);
 	}
@@ -247,39 +253,44 @@ static __always_inline struct flow_tuple *flow_tuple_get(enum flow_wanted wanted
 	return bpf_map_lookup_elem(&tuples, &index);
 }
 
+/* `leave_out`, which is a constant: not in the slot of that number. */
 static __always_inline __u32 flow_search(const struct flow_tuple *tuple, struct flow_lines lines,
-					 bool ipv6)
+					 bool leave_out, __u32 left_out, bool ipv6)
 {
 	__u64 *line = flow_line(lines.first, ipv6), *second;
 	__u64 way;
 
 	if (!line)
 		return FLOW_NOWHERE;
-	way = flow_match(line, tuple, ipv6);
+	way = flow_match(line, tuple, leave_out, left_out ^ lines.first * XLB_FLOW_WAYS, ipv6);
 	if (way < XLB_FLOW_WAYS)
 		return lines.first * XLB_FLOW_WAYS + way;
 	second = flow_line(lines.second, ipv6);
 	if (!second)
 		return FLOW_NOWHERE;
-	way = flow_match(second, tuple, ipv6);
+	way = flow_match(second, tuple, leave_out, left_out ^ lines.second * XLB_FLOW_WAYS, ipv6);
 	return way < XLB_FLOW_WAYS ? lines.second * XLB_FLOW_WAYS + way : FLOW_NOWHERE;
 }
 
-/* The number of the slot in two lines that has a tuple of `tuples`; FLOW_NOWHERE: none. */
-__weak __noinline __u32 flow_find(__u32 wanted, __u64 two_lines, bool ipv6)
+/*
+ * The number of the slot in two lines, but for that one, that has a tuple of `tuples`; FLOW_NOWHERE: none.
+ */
+__weak __noinline __u32 flow_find(__u32 wanted, __u64 two_lines, __u32 left_out, bool ipv6)
 {
 	struct flow_lines lines = { .first = two_lines, .second = two_lines >> 32 };
 	struct flow_tuple *tuple = bpf_map_lookup_elem(&tuples, &wanted);
 
 	if (!tuple)
 		return FLOW_NOWHERE;
-	return ipv6 ? flow_search(tuple, lines, true) : flow_search(tuple, lines, false);
+	return ipv6 ? flow_search(tuple, lines, true, left_out, true) :
+		      flow_search(tuple, lines, true, left_out, false);
 }
 
 static __always_inline bool flow_find_either(enum flow_wanted wanted, struct flow_lines lines,
 					     bool ipv6, struct flow_ref *ret_ref)
 {
-	__u32 number = flow_find(wanted, lines.first | (__u64)lines.second << 32, ipv6);
+	__u32 number = flow_find(wanted, lines.first | (__u64)lines.second << 32, FLOW_NOWHERE,
+				 ipv6);
 
 	return number != FLOW_NOWHERE &&
 	       flow_at(number, ipv6, ret_ref);
@@ -321,6 +332,7 @@ static __always_inline __u64 flow_score(union xlb_flow_value value, __u32 now)
 struct flow_victim {
 	__u64 way;
 	__u64 score;
+	__u64 word;	/* its value */
 	__u64 free;	/* how many ways are free */
 };
 
@@ -331,19 +343,24 @@ static __always_inline __u64 flow_victim_rank(struct flow_victim victim)
 
 static __always_inline struct flow_victim flow_victim_of(__u64 *line, __u32 now, bool ipv6)
 {
-	__u64 best = 0, free = 0;
+	__u64 best = 0, free = 0, word = 0;
 
 #pragma unroll
 	for (__u64 i = 0; i < XLB_FLOW_WAYS; i++) {
 		union xlb_flow_value value = flow_read(line + i * FLOW_WORDS(ipv6), ipv6);
 		__u64 score = flow_score(value, now) << 8 | i;
+		__u64 better = mask_if_less(best, score);
 
 		free -= mask_if_zero(value.word);
-		best ^= (best ^ score) & mask_if_less(best, score);
+		best ^= (best ^ score) & better;
+		word ^= (word ^ value.word) & better;
 	}
 	barrier_var(best);
 	barrier_var(free);
-	return (struct flow_victim){ .way = best & 3, .score = best >> 8, .free = free };
+	barrier_var(word);
+	return (struct flow_victim){
+		.way = best & 3, .score = best >> 8, .word = word, .free = free,
+	};
 }
 
 #endif

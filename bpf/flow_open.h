@@ -6,7 +6,7 @@
  * What is wanted is written into a struct flow_request of the CPU, and flow_new() does the rest; it
  * takes no pointers, so that the verifier looks at it once. It goes in three steps: take the slots,
  * end what is left of the flows that had them, write the new flow, the reply's copy first: when the
- * first packet leaves, the reply is expected.
+ * first packet leaves, the reply is expected. Then it looks whether another CPU has done the same.
  */
 #ifndef XLB_FLOW_OPEN_H
 #define XLB_FLOW_OPEN_H
@@ -53,22 +53,24 @@ struct flow_request {
 
 XLB_PERCPU_ARRAY(requests, struct flow_request);
 
-/* Takes a slot for the caller, and notes the flow that had it. */
-static __always_inline bool flow_take(const struct flow_ref *ref, __u32 now, bool ipv6)
+/*
+ * Takes a slot for the caller, if its value is still the one for which it was chosen: another CPU may have
+ * taken it since. Notes the flow that had it.
+ */
+static __always_inline bool flow_take(const struct flow_ref *ref, __u64 word, __u32 now, bool ipv6)
 {
 	union xlb_flow_value claimed = { .state = XLB_FLOW_CLAIMED };
-	union xlb_flow_value value = flow_read(ref->slot, ipv6);
 	struct flow_request *request;
 	__u32 zero = 0, place;
 
 	claimed.seen = now;
-	if (!flow_swap(ref->slot, ipv6, value.word, claimed.word))
+	if (!flow_swap(ref->slot, ipv6, word, claimed.word))
 		return false;
 	request = bpf_map_lookup_elem(&requests, &zero);
-	if (!value.word || !request)
+	if (!word || !request)
 		return true;
 	place = request->evicted_count & (EVICTED_MAX - 1);
-	request->evicted[place].value = value.word;
+	request->evicted[place].value = word;
 	request->evicted[place].number = ref->number;
 	request->evicted_count = place + 1;
 	return true;
@@ -98,10 +100,10 @@ static __always_inline __u32 flow_claim_in(struct flow_lines lines, __u32 now, b
 		return FLOW_NOWHERE;
 	ref.slot = flow_way(line, victim.way, ipv6);
 	ref.number = number * XLB_FLOW_WAYS + victim.way;
-	return flow_take(&ref, now, ipv6) ? ref.number : FLOW_NOWHERE;
+	return flow_take(&ref, victim.word, now, ipv6) ? ref.number : FLOW_NOWHERE;
 }
 
-/* The number of the slot taken; FLOW_NOWHERE: none could be. */
+/* The number of the slot taken; FLOW_NOWHERE: none may be, or another CPU was faster. */
 __weak __noinline __u32 flow_claim(__u64 two_lines, __u32 now, bool ipv6)
 {
 	struct flow_lines lines = { .first = two_lines, .second = two_lines >> 32 };
@@ -109,10 +111,18 @@ __weak __noinline __u32 flow_claim(__u64 two_lines, __u32 now, bool ipv6)
 	return ipv6 ? flow_claim_in(lines, now, true) : flow_claim_in(lines, now, false);
 }
 
+/* The same once more if another CPU was faster: two first packets of one tuple want the same slot. */
+__weak __noinline __u32 flow_claim_again(__u64 two_lines, __u32 now, bool ipv6)
+{
+	__u32 number = flow_claim(two_lines, now, ipv6);
+
+	return number != FLOW_NOWHERE ? number : flow_claim(two_lines, now, ipv6);
+}
+
 static __always_inline bool flow_claim_either(struct flow_lines lines, __u32 now, bool ipv6,
 					      __u32 *ret_number)
 {
-	__u32 number = flow_claim(lines.first | (__u64)lines.second << 32, now, ipv6);
+	__u32 number = flow_claim_again(lines.first | (__u64)lines.second << 32, now, ipv6);
 
 	if (number == FLOW_NOWHERE)
 		return false;
@@ -146,7 +156,7 @@ static __always_inline __u32 flow_search_port(__u64 endpoint_hash, __u32 random,
 			continue;
 		ref.slot = flow_way(line, victim.way, ipv6);
 		ref.number = number * XLB_FLOW_WAYS + victim.way;
-		if (flow_take(&ref, now, ipv6))
+		if (flow_take(&ref, victim.word, now, ipv6))
 			return port + victim.way;
 	}
 	return 0;
@@ -203,14 +213,12 @@ static __always_inline __u32 flow_claim_reply(__u32 random, bool ipv6)
 	return 0;
 }
 
-static __always_inline void flow_write(__u64 *slot, const struct flow_tuple *tuple,
-				       union xlb_flow_key key, union xlb_flow_value value,
-				       bool ipv6)
+static __always_inline void flow_write_key(__u64 *slot, const struct flow_tuple *tuple,
+					   union xlb_flow_key key, bool ipv6)
 {
 	if (ipv6)
 		address_copy(slot, &tuple->client);
 	*(volatile __u64 *)flow_key(slot, ipv6) = key.word;
-	publish(flow_value(slot, ipv6), value.word);
 }
 
 /* Where the search for a port begins: by the service, too, for one client's port may begin flows to many at once. */
@@ -295,14 +303,11 @@ static __always_inline bool flow_reserve_reply(struct flow_request *request,
 
 /* Takes the slots, and a port if there is to be nat. Returns 0 or an enum xlb_drop. */
 static __always_inline int flow_reserve(struct flow_request *request,
-					const struct flow_tuple *tuple, bool ipv6)
+					const struct flow_tuple *tuple, struct flow_lines lines,
+					bool ipv6, const __u64 *secret)
 {
-	struct flow_lines lines;
 	struct flow_ref ref;
-	__u64 secret[2];
 
-	secret_get(secret);
-	lines = flow_client_lines(tuple, ipv6, secret);
 	if (!flow_claim_either(lines, request->now, ipv6, &request->slot))
 		return XLB_DROP_FLOWS_FULL;
 	request->port = 0;
@@ -329,36 +334,102 @@ static __always_inline void flow_forget_evicted(struct flow_request *request, bo
 	}
 }
 
-static __always_inline bool flow_write_at(const struct flow_tuple *tuple, __u32 number,
-					  union xlb_flow_key key, union xlb_flow_value value,
-					  bool ipv6)
+/*
+ * Writes the flow into the slots that were taken: the reply's first. The client's copy by an exchange: what
+ * this CPU reads after it was written after it, or is seen (flow_begin looks for another copy). Returns
+ * the value.
+ */
+static __always_inline __u64 flow_commit(const struct flow_request *request,
+					 const struct flow_tuple *tuple, __u8 protocol, bool ipv6)
 {
+	union xlb_flow_value claimed = { .state = XLB_FLOW_CLAIMED };
+	union xlb_flow_key key = tuple->key;
+	union xlb_flow_value value = {};
 	struct flow_ref ref;
 
-	if (!flow_at(number, ipv6, &ref))
-		return false;
-	flow_write(ref.slot, tuple, key, value, ipv6);
-	return true;
-}
-
-/* Writes the flow into the slots that were taken: the reply's first. */
-static __always_inline void flow_commit(const struct flow_request *request,
-					const struct flow_tuple *tuple, __u8 protocol,
-					bool ipv6)
-{
-	union xlb_flow_key key = tuple->key, reply_key = key;
-	union xlb_flow_value value = {};
-
-	reply_key.service = flow_reply_tag(request->endpoint_hash, request->port);
+	claimed.seen = request->now;
 	value.backend = request->backend;
 	value.state = protocol == IPPROTO_TCP ? XLB_FLOW_SYN : XLB_FLOW_ONEWAY;
 	value.forward = request->forward;
 	value.counted = request->counted;
 	value.port = request->port;
 	value.seen = request->now;
+	if (request->reply_slot && flow_at(request->reply_slot, ipv6, &ref)) {
+		key.service = flow_reply_tag(request->endpoint_hash, request->port);
+		flow_write_key(ref.slot, tuple, key, ipv6);
+		publish(flow_value(ref.slot, ipv6), value.word);
+	}
+	if (flow_at(request->slot, ipv6, &ref)) {
+		flow_write_key(ref.slot, tuple, tuple->key, ipv6);
+		flow_swap(ref.slot, ipv6, claimed.word, value.word);
+	}
+	return value.word;
+}
+
+static __always_inline __u64 flow_exchange_in(__u32 number, __u64 before, __u64 after, bool ipv6)
+{
+	struct flow_ref ref;
+
+	if (!flow_at(number, ipv6, &ref))
+		return 0;
+	if (before != after && flow_swap(ref.slot, ipv6, before, after))
+		return after;
+	return flow_read(ref.slot, ipv6).word;
+}
+
+/* The value in a slot, after it was exchanged if it was `before`. */
+__weak __noinline __u64 flow_exchange(__u32 number, __u64 before, __u64 after, bool ipv6)
+{
+	return ipv6 ? flow_exchange_in(number, before, after, true) :
+		      flow_exchange_in(number, before, after, false);
+}
+
+#define flow_value_at(number, ipv6) flow_exchange(number, 0, 0, ipv6)
+
+/*
+ * Another copy of a tuple was found after this CPU's own had been written: its first packets came to two
+ * CPUs at once. One flow has to go, and both CPUs must agree which, though it may be that only one of them
+ * has seen the other's. The one in the lower slot gives way, unless the other has joined it already: who
+ * joins changes its value (by a tick that is one too old), and who gives way does so only if nobody has
+ * changed it. Returns the other flow's value; 0: this CPU's stays.
+ */
+static __always_inline __u64 flow_agree(__u32 mine, __u64 value, __u32 theirs, bool ipv6)
+{
+	union xlb_flow_value other = { .word = flow_value_at(theirs, ipv6) }, after;
+
+	if (other.state == XLB_FLOW_CLAIMED || !other.backend)
+		return 0;
+	if (theirs < mine) {
+		after.word = flow_exchange(theirs, other.word,
+					   other.word - (1ull << FLOW_SEEN_SHIFT), ipv6);
+		if (!flow_same(after, other))
+			return 0;
+	}
+	return flow_exchange(mine, value, 0, ipv6) ? 0 : other.word;
+}
+
+/*
+ * Gives up the flow that this CPU has just begun, if another has begun it as well, and that one is to stay.
+ * Whether it did.
+ */
+__weak __noinline int flow_join(__u32 theirs, __u64 mine, bool ipv6)
+{
+	union xlb_flow_value value = { .word = mine }, other;
+	__u32 zero = 0;
+	struct flow_request *request = bpf_map_lookup_elem(&requests, &zero);
+
+	if (!request)
+		return 0;
+	other.word = flow_agree(request->slot, mine, theirs, ipv6);
+	if (!other.word)
+		return 0;
+	flow_uncount(request->slot, value, ipv6);
 	if (request->reply_slot)
-		flow_write_at(tuple, request->reply_slot, reply_key, value, ipv6);
-	flow_write_at(tuple, request->slot, key, value, ipv6);
+		flow_clear(request->reply_slot, mine, ipv6);
+	request->backend = other.backend;
+	request->port = other.port;
+	request->forward = other.forward;
+	return 1;
 }
 
 /*
@@ -415,11 +486,13 @@ static __always_inline __u32 flow_choose(const struct packet *packet, struct flo
 	return id ? id : flow_choose_new(packet, request, ipv6);
 }
 
-static __always_inline int flow_begin(const struct packet *packet, struct flow_request *request,
+static __always_inline int flow_begin(struct packet *packet, struct flow_request *request,
 				      const struct flow_tuple *tuple, bool ipv6)
 {
 	struct xlb_backend *backend;
-	__u64 secret[2];
+	struct flow_lines lines;
+	__u64 secret[2], value;
+	__u32 other;
 	int reason;
 
 	request->now = packet->now;
@@ -439,13 +512,18 @@ static __always_inline int flow_begin(const struct packet *packet, struct flow_r
 		request->forward = XLB_FORWARD_DNAT;
 	secret_get(secret);
 	request->endpoint_hash = backend_endpoint_hash(backend, secret);
-	reason = flow_reserve(request, tuple, ipv6);
+	lines = flow_client_lines(tuple, ipv6, secret);
+	reason = flow_reserve(request, tuple, lines, ipv6, secret);
 	flow_forget_evicted(request, ipv6);
 	if (reason)
 		return reason;
-	flow_commit(request, tuple, packet->protocol, ipv6);
 	if (request->counted)
 		__sync_fetch_and_add(&backend->load, 1);
+	value = flow_commit(request, tuple, packet->protocol, ipv6);
+	other = flow_find(FLOW_OF_PACKET, lines.first | (__u64)lines.second << 32, request->slot, ipv6);
+	if (__builtin_expect(other != FLOW_NOWHERE, 0) && flow_join(other, value, ipv6))
+		return 0;
+	packet->outcome.new_flow = 1;
 	if (request->service.target.options)
 		affinity_note(packet, request->service.id, request->backend, ipv6);
 	return 0;

@@ -181,14 +181,20 @@ static struct census census_take(uint8_t state)
 	return census;
 }
 
-static void census_check(uint8_t state, unsigned int by_client, unsigned int by_reply)
+/* One flow for each tuple, in each half that it belongs to. */
+static void census_check_number(unsigned int by_client, unsigned int by_reply)
 {
-	struct census census = census_take(state);
+	struct census census = census_take(0);
 
 	assert_int_equal(census.tuples_twice, 0);
 	assert_int_equal(census.by_client, by_client);
 	assert_int_equal(census.by_reply, by_reply);
-	assert_int_equal(census.other_state, 0);
+}
+
+static void census_check(uint8_t state, unsigned int by_client, unsigned int by_reply)
+{
+	census_check_number(by_client, by_reply);
+	assert_int_equal(census_take(state).other_state, 0);
 }
 
 /* As if a second had passed since any flow's last packet. */
@@ -201,10 +207,11 @@ static void flows_age(void)
 
 static uint32_t load_of(const struct service *wish)
 {
+	const struct service *service = model_find(datapath_model(dp), &wish->vip);
 	uint32_t load = 0;
 
-	for (size_t i = 0; i < wish->n_backends; i++)
-		load += backend_at(dp, id_of(dp, wish->vip, 5 + i))->load;
+	for (size_t i = 0; i < service->n_backends; i++)
+		load += backend_at(dp, service->backends[i].id)->load;
 	return load;
 }
 
@@ -275,7 +282,7 @@ static struct service *service_make(uint8_t protocol, uint8_t forward, uint8_t s
 	wish = service_of(vip, 5, n);
 	wish->forward = forward;
 	wish->scheduler = scheduler;
-	if (forward > XLB_FORWARD_DNAT)
+	if (forward_keeps_port(forward))
 		for (size_t i = 0; i < n; i++)
 			wish->backends[i].endpoint.port = 80;
 	apply(dp, wish);
@@ -389,12 +396,81 @@ static void a_fin_and_a_reply(void **state)
 	service_free(wish);
 }
 
+/* ---- flows that begin ---- */
+
+static uint8_t first_protocol;
+
+static bool both_first(int lane, unsigned int turn)
+{
+	client_frame(&race.frame[lane], first_protocol, turn, SYN);
+	return true;
+}
+
+static void check_counted_once(const struct service *wish)
+{
+	struct counters counters;
+	uint64_t dropped;
+
+	ok(datapath_service_counters(dp, model_find(datapath_model(dp), &wish->vip), &counters));
+	assert_int_equal(counters.flows, FLOWS);
+	assert_int_equal(counters.to_backend.packets, 2 * FLOWS);
+	ok(datapath_drop_count(dp, XLB_DROP_FLOWS_FULL, &dropped));
+	assert_int_equal(dropped, 0);
+	ok(datapath_drop_count(dp, XLB_DROP_PORTS_EXHAUSTED, &dropped));
+	assert_int_equal(dropped, 0);
+}
+
+static void begin_at_once(uint8_t protocol, uint8_t forward, uint8_t scheduler)
+{
+	struct service *wish = service_make(protocol, forward, scheduler, 2);
+
+	first_protocol = protocol;
+	at_once(FLOWS, both_first);
+	census_check_number(FLOWS, forward > XLB_FORWARD_DNAT ? 0 : FLOWS);
+	check_counted_once(wish);
+	assert_int_equal(load_of(wish), scheduler == XLB_SCHEDULER_LC ? FLOWS : 0);
+	service_free(wish);
+}
+
+/* Two first packets of a client's: one flow, one backend, one port. A fifth to a half of the tuples had two. */
+static void two_first_packets(void **state)
+{
+	(void)state;
+	NEEDS_TWO_CPUS();
+	begin_at_once(XLB_UDP, XLB_FORWARD_NAT, XLB_SCHEDULER_RR);
+}
+
+static void two_first_packets_by_dnat(void **state)
+{
+	(void)state;
+	NEEDS_TWO_CPUS();
+	begin_at_once(XLB_UDP, XLB_FORWARD_DNAT, XLB_SCHEDULER_LC);
+}
+
+static void two_first_packets_by_tunnel(void **state)
+{
+	(void)state;
+	NEEDS_TWO_CPUS();
+	begin_at_once(XLB_UDP, XLB_FORWARD_IPIP, XLB_SCHEDULER_LC);
+}
+
+static void two_syns(void **state)
+{
+	(void)state;
+	NEEDS_TWO_CPUS();
+	begin_at_once(XLB_TCP, XLB_FORWARD_NAT, XLB_SCHEDULER_RR);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WORLD(a_request_and_a_reply),
 		WORLD(two_fins),
 		WORLD(a_fin_and_a_reply),
+		WORLD(two_first_packets),
+		WORLD(two_first_packets_by_dnat),
+		WORLD(two_first_packets_by_tunnel),
+		WORLD(two_syns),
 	};
 
 	if (!in_sandbox()) {
