@@ -21,6 +21,7 @@ from test_packets import NETWORKS
 from world import PIN_DIR
 
 TO_CLIENT = {"src": stand.NODE_MAC, "dst": stand.CLIENT_MAC}
+FROM_ROUTER = {"src": stand.CLIENT_MAC, "dst": stand.NODE_MAC}
 MODES = [("l2", 4, 4), ("l2", 6, 6), *itertools.product(("ipip", "gue"), (4, 6), (4, 6))]
 MODE_NAMES = [f"{forward}-{inner}-in-{outer}" for forward, inner, outer in MODES]
 
@@ -222,7 +223,7 @@ def test_routers_narrow_a_tunnel(service, inner):
     verdict, out = stand.send(sent)
     assert verdict == "tx" and out[14 + 9] in (4, 41)
     quote = out[14:14 + 28]
-    error = bytes(Ether() / IP(src="10.200.9.9", dst=stand.NODE) / ICMP(type=3, code=4, nexthopmtu=1280) / Raw(quote))
+    error = bytes(Ether(**FROM_ROUTER) / IP(src="10.200.9.9", dst=stand.NODE) / ICMP(type=3, code=4, nexthopmtu=1280) / Raw(quote))
     assert stand.send(error) == ("pass", error)
 
     def narrowed():
@@ -247,7 +248,7 @@ def test_an_mtu_that_no_packet_has(service):
     assert verdict == "tx"
 
     def told(mtu):
-        error = bytes(Ether() / IPv6(src="2001:db8:200::99", dst=stand.NODE6) / ICMPv6PacketTooBig(mtu=mtu) / Raw(out[14:14 + 200]))
+        error = bytes(Ether(**FROM_ROUTER) / IPv6(src="2001:db8:200::99", dst=stand.NODE6) / ICMPv6PacketTooBig(mtu=mtu) / Raw(out[14:14 + 200]))
         assert stand.send(error) == ("pass", error)
         return list(stand.BACKENDS6)[4] in paths()
 
@@ -361,12 +362,13 @@ def test_weights_of_all_schedulers(service, forward, scheduler):
 
 def test_least_connections_prefer_who_has_fewer(service):
     """A backend whose flows have ended takes more of the new ones."""
-    service(vip_text(4, 80, "tcp"), [backend_text(4, 80, i) for i in range(2)], forward="nat", scheduler="lc")
+    service(vip_text(4, 80, "tcp"), [backend_text(4, 80, i) for i in range(2)], forward="dnat", scheduler="lc")
     first = choices(200)
     busy = list(stand.BACKENDS)[0]
     for port, backend in first.items():
         if backend != busy:
-            stand.send(frame(CLIENT, VIP, TCP(sport=port, dport=80, flags="R")))
+            assert stand.send(frame(backend, CLIENT, TCP(sport=80, dport=port, flags="RA"),
+                                    macs=(backend_mac(backend), stand.NODE_MAC)))[0] == "tx"
     count = collections.Counter(choices(60, start=9000).values())
     assert count[busy] < 25
 

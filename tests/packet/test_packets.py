@@ -153,10 +153,10 @@ NOT_OURS = {
     "ARP": bytes(Ether(type=0x0806) / Raw(b"\0" * 46)),
     "cut inside the IP header": frame(CLIENT, VIP, TCP(dport=80))[:30],
     "cut inside the TCP header": frame(CLIENT, VIP, TCP(dport=80))[:45],
-    "IPv4 header length under 20": bytes(Ether() / IP(src=CLIENT, dst=VIP, ihl=4, proto=6) /
+    "IPv4 header length under 20": bytes(Ether(src=stand.CLIENT_MAC, dst=stand.NODE_MAC) / IP(src=CLIENT, dst=VIP, ihl=4, proto=6) /
                                          TCP(dport=80)),
     "Ethernet alone": bytes(Ether(type=0x0800)),
-    "SCTP to the VIP": bytes(Ether() / IP(src=CLIENT, dst=VIP, proto=132) / Raw(b"\0" * 40)),
+    "SCTP to the VIP": bytes(Ether(src=stand.CLIENT_MAC, dst=stand.NODE_MAC) / IP(src=CLIENT, dst=VIP, proto=132) / Raw(b"\0" * 40)),
 }
 
 
@@ -408,7 +408,7 @@ def test_nat_ports_are_in_range_and_differ(service):
 
 MALFORMED = {
     "IP length over the frame": frame(CLIENT, VIP, TCP(dport=80, flags="S"))[:60],
-    "IP length under the headers": bytes(Ether() / IP(src=CLIENT, dst=VIP, len=30, proto=6) /
+    "IP length under the headers": bytes(Ether(src=stand.CLIENT_MAC, dst=stand.NODE_MAC) / IP(src=CLIENT, dst=VIP, len=30, proto=6) /
                                          TCP(dport=80, flags="S")),
 }
 
