@@ -2,11 +2,10 @@
 """Who is served: packets that no client sends, frames that are for nobody here, and packets that are not yet where they are going."""
 
 import pytest
-from scapy.layers.inet import (ICMP, IP, TCP, UDP, IPOption, IPOption_EOL, IPOption_LSRR, IPOption_NOP, IPOption_RR,
+from scapy.layers.inet import (ICMP, TCP, UDP, IPOption, IPOption_EOL, IPOption_LSRR, IPOption_NOP, IPOption_RR,
                                IPOption_Router_Alert, IPOption_SSRR)
 from scapy.layers.inet6 import (ICMPv6EchoReply, ICMPv6EchoRequest, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrRouting)
 from scapy.layers.l2 import Ether
-from scapy.packet import Raw
 
 import stand
 from frames import (CLIENT, CLIENT6, LINKS, PORTS, VIP, VIP6, backend_mac, backend_text, frame,
