@@ -342,10 +342,15 @@ static unsigned int ring_choice(const struct model *model, const struct model_se
 	return service->ring[hash * service->ring_size >> 32];
 }
 
-/* Whether the frame went to a backend, or back to who sent it. */
-static bool was_answered(const struct model *model, const struct frame_out *actual)
+/* Whether the frame did not go on: nobody got it, or an answer by the VIP went back. */
+static bool was_answered(const struct packet *packet, const struct frame_out *frame)
 {
-	return actual->verdict != XDP_TX || !memcmp(actual->data, model->router_mac, 6);
+	unsigned int source = packet->network + (packet->v6 ? 8 : 12);
+
+	return frame->verdict != XDP_TX ||
+	       (!memcmp(frame->data, packet->frame + 6, 6) &&
+		!memcmp(frame->data + source, packet->frame + source + ip_bytes(&packet->source),
+			ip_bytes(&packet->source)));
 }
 
 /* Who was chosen at random, as the frame tells by its MAC address; -1: nobody of the ring. */
@@ -421,11 +426,10 @@ static bool nat_port_legal(const struct model *model, unsigned int backend, uint
 }
 
 /* Whether the frame does not show the port that was chosen. */
-static bool hides_port(const struct model *model, const struct packet *packet,
-		       const struct frame_out *actual)
+static bool hides_port(const struct packet *packet, const struct frame_out *actual)
 {
 	return packet->kind == LATER ||
-	       (actual->verdict != BY_KERNEL && was_answered(model, actual));
+	       (actual->verdict != BY_KERNEL && was_answered(packet, actual));
 }
 
 /* Where the program's frame to a backend has its ports. */
@@ -547,12 +551,10 @@ static const char *out_to_backend(struct model *model, unsigned int index, unsig
 }
 
 static void count_flow(struct model *model, unsigned int service, unsigned int backend,
-		       const struct frame_out *out, bool begun)
+		       const struct packet *packet, const struct frame_out *out, bool begun)
 {
 	/* One that was answered instead of sent has begun all the same, but is counted nowhere. */
-	if (!begun || (out->verdict != BY_KERNEL &&
-		       (out->verdict != XDP_TX ||
-			memcmp(out->data, model->backends[backend].mac, 6))))
+	if (!begun || (out->verdict != BY_KERNEL && was_answered(packet, out)))
 		return;
 	model->service_counts[service].flows++;
 	model->backend_counts[backend].flows++;
@@ -595,7 +597,7 @@ static const char *serve(struct model *model, unsigned int index, const struct p
 		backend = ring_choice(model, service, packet);
 		wrong = out_to_backend(model, index, backend, service->forward, 0, packet, actual,
 				       out);
-		count_flow(model, index, backend, out, opens);
+		count_flow(model, index, backend, packet, out, opens);
 		return wrong;
 	}
 	flow = flow_by_client(model, &packet->source, packet->source_port, index);
@@ -616,7 +618,7 @@ static const char *serve(struct model *model, unsigned int index, const struct p
 			return NULL;
 		}
 		backend = choose(model, index, packet, actual);
-		if (backend == -2 && was_answered(model, actual))
+		if (backend == -2 && was_answered(packet, actual))
 			return MODEL_LOST;
 		if (backend == -2)
 			return "a backend was chosen that takes no new flows";
@@ -625,8 +627,7 @@ static const char *serve(struct model *model, unsigned int index, const struct p
 			return NULL;
 		}
 		begun = true;
-		if (service->forward == XLB_FORWARD_NAT &&
-		    hides_port(model, packet, actual))
+		if (service->forward == XLB_FORWARD_NAT && hides_port(packet, actual))
 			return MODEL_LOST;
 		if (service->forward == XLB_FORWARD_NAT &&
 		    !nat_port_legal(model, backend,
@@ -639,8 +640,17 @@ static const char *serve(struct model *model, unsigned int index, const struct p
 	}
 	wrong = out_to_backend(model, index, flow->backend, flow->forward, flow->nat_port, packet,
 			       actual, out);
-	count_flow(model, index, flow->backend, out, begun);
+	count_flow(model, index, flow->backend, packet, out, begun);
 	return wrong;
+}
+
+/* The link's address of a client: a Pod that takes packets of services sends them as well. */
+static const uint8_t *client_mac(const struct model *model, const struct ip *client)
+{
+	for (unsigned int i = 0; i < model->n_backends; i++)
+		if (ip_equal(&model->backends[i].address, client))
+			return model->backends[i].mac;
+	return model->router_mac;
 }
 
 static const char *restore(struct model *model, const struct packet *packet,
@@ -664,7 +674,7 @@ static const char *restore(struct model *model, const struct packet *packet,
 		too_big(model, flow->service, packet, model->mtu, out);
 		return NULL;
 	}
-	out_begin(packet, model->router_mac, model, out);
+	out_begin(packet, client_mac(model, &flow->client), model, out);
 	mss_lower(packet, service->mss, out);
 	if (crosses)
 		out_cross(packet, &service->vip, service->port, &flow->client, flow->client_port,
