@@ -18,6 +18,8 @@ def pytest_addoption(parser):
     parser.addoption("--share", metavar="K/RUNS/N[/TURNS]", type=sharing.Share.parse, default=sharing.Share(),
                      help="of each test one row in N, at least one, is dealt out to so many runs; this is the K-th (from 0); by the "
                           "date, or XLB_TURN, others take their turn, and each test does once in so many turns")
+    parser.addoption("--lane", metavar="K/N", default="0/1",
+                     help="one row in N, from the K-th (from 0); with the other lanes it is all of them")
     parser.addoption("--kernels", metavar="A,B,...", default="", help="which kernels the runs are on")
 
 
@@ -38,8 +40,15 @@ def marks(item):
     return found
 
 
+def keep(config, items, kept):
+    left = [item for item in items if item.nodeid not in kept]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item.nodeid in kept]
+
+
 def pytest_collection_modifyitems(config, items):
-    """--share"""
+    """--share, and of what is left --lane"""
     share = dataclasses.replace(config.getoption("--share"), turn=sharing.today(),
                                 kernels=tuple(filter(None, config.getoption("--kernels").split(","))))
     tests = {}
@@ -48,9 +57,9 @@ def pytest_collection_modifyitems(config, items):
     kept = set()
     for name, rows in tests.items():
         kept.update(share.rows(name, list(rows), marks(next(iter(rows.values())))))
-    if len(kept) < len(items):
-        config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in kept])
-        items[:] = [item for item in items if item.nodeid in kept]
+    keep(config, items, kept)
+    number, lanes = map(int, config.getoption("--lane").split("/"))
+    keep(config, items, {item.nodeid for item in items[number::lanes]})
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,6 +5,7 @@ in the sandbox (scripts/sandbox) of the test process, and ends with it.
 Starting a process takes a twentieth of a second in a virtual machine, and Python half a second: devices, addresses and routes are set
 up by one `ip -batch` for many, and what is Python is forked."""
 
+import contextlib
 import ctypes
 import json
 import os
@@ -196,13 +197,16 @@ def link(left, left_device, right, right_device, xdp_peer=False):
 
 
 def reset():
-    """Takes down what a world made on the node, for the next one in the same sandbox."""
+    """Takes down what a world made on the node, for the next one in the same sandbox, and ends who lives in its hosts: a namespace
+    is there as long as they are."""
     WAITING.clear()
     lbctl("detach", "--all", check=False)
-    for name in run("ip", "netns", "list").stdout.split():
-        run("ip", "netns", "del", name, check=False)
-    for device in json.loads(run("ip", "-j", "link").stdout):
-        if device["ifname"] != "lo":
-            run("ip", "link", "del", device["ifname"], check=False)
-    run("ip", "route", "flush", "table", "main", check=False)
+    names = [host["name"] for host in json.loads(run("ip", "-j", "netns", "list").stdout or "[]")]
+    for name in names:
+        for pid in run("ip", "netns", "pids", name).stdout.split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+    devices = [device["ifname"] for device in json.loads(run("ip", "-j", "link").stdout) if device["ifname"] != "lo"]
+    lines = [f"netns del {name}" for name in names] + [f"link del {device}" for device in devices]
+    run("ip", "-force", "-batch", "-", text_in="\n".join([*lines, "route flush table main"]) + "\n", check=False)
     run("ip", "-6", "route", "flush", "table", "main", check=False)
