@@ -324,6 +324,8 @@ bool kernel_redirects_frags(void);
 bool kernel_takes_frags(void);
 /* Look-ups of another CPU's element, and timers, which are older. */
 bool kernel_has_mirror(void);
+/* Whether it takes programs that trace, as iterators are; some kernels are built, or told, not to. */
+bool kernel_has_tracing(void);
 
 /* load.c: from the object inside this binary to the kernel. */
 struct bpf_object;

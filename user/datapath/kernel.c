@@ -33,6 +33,11 @@ bool kernel_has_mirror(void)
 	return has_helper(BPF_FUNC_map_lookup_percpu_elem);
 }
 
+bool kernel_has_tracing(void)
+{
+	return libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_TRACING, NULL) == 1;
+}
+
 static bool knows_type(const char *name, uint32_t kind)
 {
 	struct btf *types = btf__load_vmlinux_btf();

@@ -106,7 +106,8 @@ static int maps_reuse(struct datapath *dp, struct xlb_bpf *skeleton)
 static int skeleton_load(const struct xlb_config *config, struct datapath *dp,
 			 struct xlb_bpf **ret_skeleton, struct error *err)
 {
-	for (int iterator = 1; iterator >= 0; iterator--) {
+	/* Asked first: trying takes all the maps. */
+	for (int iterator = kernel_has_tracing(); iterator >= 0; iterator--) {
 		struct xlb_bpf *skeleton;
 		int r;
 
