@@ -23,12 +23,18 @@ def there():
             sorted(os.listdir("/run/xlb")), len(pathlib.Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines())]
 
 
+def as_at_a_terminal():
+    """Whoever runs tests in the background may have Ctrl-C ignored, for all that come from there."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture(name="demo")
 def start_demo():
-    """Started in a session of its own, as at a terminal, with the flags that the tree was built with."""
+    """Started in a session of its own, with the flags that the tree was built with."""
     before = there()
     process = subprocess.Popen([TOP / "scripts/demo", "--static"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True, start_new_session=True, env=os.environ | built_with())
+                               stderr=subprocess.STDOUT, text=True, preexec_fn=as_at_a_terminal, env=os.environ | built_with())
     yield process
     try:
         os.killpg(process.pid, signal.SIGKILL)
