@@ -113,7 +113,7 @@ static __always_inline enum verdict admit(struct packet *packet, const struct fr
 {
 	if (!packet_sound(packet, frame))
 		return dropped(packet, XLB_DROP_MALFORMED);
-	if (__builtin_expect(packet->kind == KIND_ERROR, 0))
+	if (!frame->plain && packet->kind == KIND_ERROR)
 		return packet->ttl <= 1 ? VERDICT_PASS : VERDICT_NEXT;
 	if (source_impossible(packet, ipv6))
 		return dropped(packet, XLB_DROP_BAD_SOURCE);

@@ -16,7 +16,9 @@ static __always_inline __u32 ring_hash(const struct packet *packet, __u8 schedul
 {
 	__be16 port = scheduler == XLB_SCHEDULER_SOURCE ? 0 : packet->source_port;
 
-	return xlb_hash_ring(&packet->source, port, ipv6 ? XLB_IPV6 : XLB_IPV4, cfg.seed);
+	__u64 keys[2] = { ring_keys[0], ring_keys[1] };
+
+	return xlb_hash_client(&packet->source, port, ipv6 ? XLB_IPV6 : XLB_IPV4, keys);
 }
 
 /* A fraction of 2^32 as a slot of a service's ring. */

@@ -13,6 +13,8 @@
  * the map.
  */
 extern const volatile struct xlb_config cfg;
+/* xlb_ring_keys() of the seed. Set by lbctl, too. */
+extern const volatile __u64 ring_keys[2];
 
 #ifndef barrier
 #define barrier() asm volatile("" : : : "memory")

@@ -146,7 +146,7 @@ static __always_inline void cross_write_ipv6(struct ipv6hdr *ip, const struct pa
 __weak __noinline int cross(struct xdp_md *ctx)
 {
 	struct packet *packet = packet_get();
-	struct frame frame;
+	struct frame frame = {};
 	__u32 bytes, header;
 	__be16 *type;
 	bool ipv6;

@@ -8,8 +8,8 @@
  * there; they are in struct frame, and made anew from offsets after every helper that moves the
  * packet.
  *
- * Here whole TCP and UDP packets are parsed; what else there is (options, extension headers,
- * fragments, ICMP) is in dissect.h. Parsing never judges: whether broken lengths matter is decided once a VIP
+ * Here whole TCP and UDP packets are parsed, plain ones in a way of their own; what else there is
+ * (options, extension headers, fragments, ICMP) is in dissect.h. Parsing never judges: whether broken lengths matter is decided once a VIP
  * is known to be meant.
  */
 #ifndef XLB_PACKET_H
@@ -154,6 +154,19 @@ struct packet {
 	struct translation translation;	/* for what is rare; the walk has its own */
 };
 
+/* Fields of struct packet that are written together: four from `network`, eight from `protocol` on. */
+typedef __u64 __attribute__((may_alias)) packet_word;
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define PACKET_SHAPE(network, headers) ((network) | (__u64)(headers) << 16)
+#define PACKET_WHAT(protocol, flags, ttl, ipv6) \
+	((protocol) | (__u64)(flags) << 8 | (__u64)(ttl) << 24 | (__u64)(ipv6) << 40)
+#else
+#define PACKET_SHAPE(network, headers) ((__u64)(network) << 48 | (__u64)(headers) << 32)
+#define PACKET_WHAT(protocol, flags, ttl, ipv6) \
+	((__u64)(protocol) << 56 | (__u64)(flags) << 48 | (__u64)(ttl) << 32 | (__u64)(ipv6) << 16)
+#endif
+
 XLB_PERCPU_ARRAY(packets, struct packet);
 
 /* The frame itself. */
@@ -162,6 +175,9 @@ struct frame {
 	void *end;
 	void *network;		/* struct iphdr or ipv6hdr */
 	void *transport;	/* struct tcphdr or udphdr */
+	/* As parse_plain() says: a constant, so that what is not plain costs those that are nothing. */
+	bool plain;
+	__u32 headers;		/* of plain ones: the length of the IP header, a constant too */
 };
 
 /*
@@ -279,6 +295,16 @@ static __always_inline bool frame_find(struct frame *frame, const struct packet 
 }
 
 /*
+ * Makes the verifier forget how much of the transport header it knows to be there, which depends on
+ * the protocol: else it walks all that follows once for each.
+ */
+static __always_inline void frame_forget(struct frame *frame, const struct packet *packet)
+{
+	if (!frame->plain)
+		frame->transport = header_at(frame->network, RECALL(packet->headers));
+}
+
+/*
  * What goes to a group on the link, broadcast among them, is for none of our services: it is neither
  * to be forwarded nor answered (RFC 1122, 3.2.2 and 3.3.6). A bit that no type of ours has makes its
  * type another one, without a branch.
@@ -389,6 +415,64 @@ static __always_inline enum verdict parse(struct packet *packet, struct frame *f
 	return parse_ports(packet, frame->transport, frame->end);
 }
 
+/*
+ * Most packets: whole TCP or UDP without tags, options or extension headers, all of which is in the
+ * frame's first buffer, and at least as long as with a TCP header. Where things are in them is known
+ * when the program is compiled. Nothing is written down of others.
+ */
+static __always_inline bool parse_plain(struct packet *packet, struct frame *frame, bool ipv6)
+{
+	__u32 header = ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr), bytes;
+	struct ipv6hdr *ip6 = frame->data + ETH_HLEN;
+	struct iphdr *ip4 = frame->data + ETH_HLEN;
+	__u8 *data = frame->data, protocol, ttl;
+	__u64 flags = 0;
+
+	frame->plain = true;
+	frame->headers = header;
+	frame->network = frame->data + ETH_HLEN;
+	frame->transport = frame->network + header;
+	if (frame->transport + sizeof(struct tcphdr) > frame->end)
+		return false;
+	if (*(__be16 *)(data + offsetof(struct ethhdr, h_proto)) !=
+		    bpf_htons(ipv6 ? ETH_P_IPV6 : ETH_P_IP) ||
+	    *data & ETHER_GROUP)
+		return false;
+	if (ipv6) {
+		if (ip6->version != 6)
+			return false;
+		protocol = ip6->nexthdr;
+		ttl = ip6->hop_limit;
+		bytes = header + bpf_ntohs(ip6->payload_len);
+	} else {
+		if (*(__u8 *)ip4 != 0x45 || ip4->frag_off & bpf_htons(IP_MORE | IP_OFFSET))
+			return false;
+		protocol = ip4->protocol;
+		ttl = ip4->ttl;
+		bytes = bpf_ntohs(ip4->tot_len);
+	}
+	if (protocol == IPPROTO_TCP)
+		flags = ((const __u8 *)frame->transport)[13];
+	else if (protocol != IPPROTO_UDP)
+		return false;
+	if (ETH_HLEN + bytes > packet->frame || bytes < header)
+		return false;
+	if (ipv6) {
+		address_copy(&packet->source, &ip6->saddr);
+		address_copy(&packet->destination, &ip6->daddr);
+	} else {
+		packet->source.word[0] = ip4->saddr;
+		packet->destination.word[0] = ip4->daddr;
+	}
+	packet->source_port = ((const __be16 *)frame->transport)[0];
+	packet->destination_port = ((const __be16 *)frame->transport)[1];
+	packet->bytes = bytes;
+	*(packet_word *)&packet->network = PACKET_SHAPE(ETH_HLEN, header);
+	*(packet_word *)&packet->protocol = PACKET_WHAT(protocol, flags, ttl, ipv6);
+	packet->hop_family = 0;
+	return true;
+}
+
 /* Whether it says that it is the first of its connection. UDP does not say. */
 static __always_inline bool packet_begins(const struct packet *packet)
 {
@@ -398,25 +482,28 @@ static __always_inline bool packet_begins(const struct packet *packet)
 /* Whether the lengths in the headers fit each other and the frame. */
 static __always_inline bool packet_sound(const struct packet *packet, const struct frame *frame)
 {
-	__u32 payload = packet->bytes - packet->headers, length;
+	__u32 headers = frame->plain ? frame->headers : packet->headers;
+	__u32 payload = packet->bytes - headers, length;
 	const struct tcphdr *tcp = frame->transport;
 	const struct udphdr *udp = frame->transport;
 
-	if (packet->network + packet->bytes > packet->frame || packet->bytes < packet->headers)
-		return false;
-	if (__builtin_expect(packet->kind >= KIND_LATER_FRAGMENT, 0))
-		return true;
+	if (!frame->plain) {
+		if (packet->network + packet->bytes > packet->frame || packet->bytes < headers)
+			return false;
+		if (__builtin_expect(packet->kind >= KIND_LATER_FRAGMENT, 0))
+			return true;
+	}
 	if (packet->protocol == IPPROTO_TCP) {
-		if ((void *)(tcp + 1) > frame->end)
+		if (!frame->plain && (void *)(tcp + 1) > frame->end)
 			return false;
 		length = tcp->doff * 4;
 		return length >= sizeof(*tcp) && length <= payload;
 	}
-	if ((void *)(udp + 1) > frame->end)
+	if (!frame->plain && (void *)(udp + 1) > frame->end)
 		return false;
 	length = bpf_ntohs(udp->len);
 	return payload >= sizeof(*udp) && length >= sizeof(*udp) &&
-	       (length <= payload || packet->kind == KIND_FIRST_FRAGMENT);
+	       (length <= payload || (!frame->plain && packet->kind == KIND_FIRST_FRAGMENT));
 }
 
 #endif

@@ -14,75 +14,117 @@
 #include "maps.h"
 #include "packet.h"
 
+#define NO_SERVICE ~0u
+
 struct service_ref {
 	union xlb_service_target target;
 	__u32 id;
 };
 
-static __always_inline bool service_find4(__be32 address, __be16 port, __u8 protocol,
-					  const __u64 *secret, struct service_ref *ret_service)
+/* What a slot has for a key. */
+enum service_match {
+	SERVICE_OTHER = 0,
+	SERVICE_HERE,
+	SERVICE_NONE,	/* free: the key is in no slot behind it either */
+};
+
+static __always_inline union xlb_vip4 service_key4(const struct packet *packet)
 {
-	union xlb_vip4 vip = { .word = address | (__u64)port << 32 | (__u64)protocol << 48 };
-	__u32 home = xlb_hash_vip4(vip, secret);
-
-	for (__u32 i = 0; i < XLB_SERVICE_PROBES; i++) {
-		__u32 slot = (home + i) & (cfg.services - 1);
-		struct xlb_service *service = bpf_map_lookup_elem(&services, &slot);
-		__u64 word;
-
-		if (!service)
-			return false;
-		word = *(volatile __u64 *)&service->vip.word;
-		if (word == vip.word) {
-			ret_service->target.word = *(volatile __u64 *)&service->target.word;
-			ret_service->id = slot;
-			return true;
-		}
-		if (!word)
-			return false;
-	}
-	return false;
+	return (union xlb_vip4){
+		.word = packet->destination.word[0] |
+			(__u64)packet->destination_port << 32 | (__u64)packet->protocol << 48,
+	};
 }
 
-static __always_inline bool service_find6(const struct xlb_address *address, __be16 port,
-					  __u8 protocol, const __u64 *secret,
-					  struct service_ref *ret_service)
+static __always_inline union xlb_vip6_tail service_key6(const struct packet *packet)
 {
-	union xlb_vip6_tail vip = {
-		.word = port | (__u64)protocol << 16 | 1ull << 32
+	return (union xlb_vip6_tail){
+		.word = packet->destination_port | (__u64)packet->protocol << 16 | 1ull << 32,
 	};
-	__u32 home = xlb_hash_vip6(address, vip, secret);
+}
 
-	for (__u32 i = 0; i < XLB_SERVICE_PROBES; i++) {
-		__u32 slot = (home + i) & (cfg.services - 1);
-		struct xlb_service6 *service = bpf_map_lookup_elem(&services6, &slot);
-		const __u64 *wanted = (const __u64 *)address, *here;
-		__u64 word;
+static __always_inline enum service_match
+service_match4(union xlb_vip4 vip, __u32 slot, struct service_ref *ret_service)
+{
+	struct xlb_service *service = bpf_map_lookup_elem(&services, &slot);
+	__u64 word;
 
-		if (!service)
-			return false;
-		here = (const __u64 *)&service->address;
-		word = *(volatile __u64 *)&service->vip.word;
-		if (!((word ^ vip.word) | (here[0] ^ wanted[0]) | (here[1] ^ wanted[1]))) {
-			ret_service->target.word = *(volatile __u64 *)&service->target.word;
-			ret_service->id = slot;
-			return true;
-		}
-		if (!word)
-			return false;
+	if (!service)
+		return SERVICE_NONE;
+	word = *(volatile __u64 *)&service->vip.word;
+	if (word != vip.word)
+		return word ? SERVICE_OTHER : SERVICE_NONE;
+	ret_service->target.word = *(volatile __u64 *)&service->target.word;
+	ret_service->id = slot;
+	return SERVICE_HERE;
+}
+
+static __always_inline enum service_match
+service_match6(const struct xlb_address *address, union xlb_vip6_tail vip, __u32 slot,
+	       struct service_ref *ret_service)
+{
+	struct xlb_service6 *service = bpf_map_lookup_elem(&services6, &slot);
+	const __u64 *wanted = (const __u64 *)address, *here;
+	__u64 word;
+
+	if (!service)
+		return SERVICE_NONE;
+	here = (const __u64 *)&service->address;
+	word = *(volatile __u64 *)&service->vip.word;
+	if ((word ^ vip.word) | (here[0] ^ wanted[0]) | (here[1] ^ wanted[1]))
+		return word ? SERVICE_OTHER : SERVICE_NONE;
+	ret_service->target.word = *(volatile __u64 *)&service->target.word;
+	ret_service->id = slot;
+	return SERVICE_HERE;
+}
+
+/* The slot of the packet's service, if it is not in its home slot; NO_SERVICE: there is none. */
+__weak __noinline __u32 service_find_further(__u32 home, bool ipv6)
+{
+	struct packet *packet = packet_get();
+	union xlb_vip6_tail vip6;
+	union xlb_vip4 vip4;
+	__u32 slot;
+
+	if (!packet)
+		return NO_SERVICE;
+	vip4 = service_key4(packet);
+	vip6 = service_key6(packet);
+	for (__u32 i = 1; i < XLB_SERVICE_PROBES; i++) {
+		struct service_ref found;
+		enum service_match match;
+
+		slot = (home + i) & (cfg.services - 1);
+		match = ipv6 ? service_match6(&packet->destination, vip6, slot, &found) :
+			       service_match4(vip4, slot, &found);
+		if (match)
+			return match == SERVICE_HERE ? slot : NO_SERVICE;
 	}
-	return false;
+	return NO_SERVICE;
 }
 
 /* The service that a packet is for. */
 static __always_inline bool service_find(const struct packet *packet, bool ipv6,
 					 const __u64 *secret, struct service_ref *ret_service)
 {
-	if (ipv6)
-		return service_find6(&packet->destination, packet->destination_port,
-				     packet->protocol, secret, ret_service);
-	return service_find4(packet->destination.word[0], packet->destination_port,
-			     packet->protocol, secret, ret_service);
+	const struct xlb_address *address = &packet->destination;
+	union xlb_vip6_tail vip6 = service_key6(packet);
+	union xlb_vip4 vip4 = service_key4(packet);
+	enum service_match match;
+	__u32 home, slot;
+
+	home = ipv6 ? xlb_hash_vip6(address, vip6, secret) : xlb_hash_vip4(vip4, secret);
+	slot = home & (cfg.services - 1);
+	match = ipv6 ? service_match6(address, vip6, slot, ret_service) :
+		       service_match4(vip4, slot, ret_service);
+	if (__builtin_expect(match == SERVICE_OTHER, 0)) {
+		slot = service_find_further(home, ipv6);
+		if (slot == NO_SERVICE)
+			return false;
+		match = ipv6 ? service_match6(address, vip6, slot, ret_service) :
+			       service_match4(vip4, slot, ret_service);
+	}
+	return match == SERVICE_HERE;
 }
 
 /*

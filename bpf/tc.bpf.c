@@ -97,8 +97,10 @@ static __always_inline enum verdict skb_parse(struct __sk_buff *skb, struct pack
 
 	if ((void *)(long)skb->data + HEADERS_WANTED > (void *)(long)skb->data_end)
 		bpf_skb_pull_data(skb, skb->len < HEADERS_WANTED ? skb->len : HEADERS_WANTED);
-	frame->data = (void *)(long)skb->data;
-	frame->end = (void *)(long)skb->data_end;
+	*frame = (struct frame){
+		.data = (void *)(long)skb->data,
+		.end = (void *)(long)skb->data_end,
+	};
 	packet->frame = skb->len;
 	packet->outcome = (struct outcome){};
 	type = parse_ethernet(packet, frame);

@@ -207,26 +207,29 @@ static __always_inline int room_make(struct xdp_md *ctx, __u32 header, __u32 tag
 
 /* Puts the headers around the packet in hand. 0, or -1: no room for them. */
 static __always_inline int encapsulate(struct xdp_md *ctx, const struct packet *packet,
+				       const struct frame *frame,
 				       const struct xlb_backend *backend, __u8 forward, __u32 header,
 				       bool ipv6)
 {
-	__u32 network, bytes, spread, ip;
+	__u32 network, bytes, spread = packet->source.word[0], ip;
 	void *data, *at, *end;
 	__u8 dscp, inner;
 	__be16 *type;
 
-	network = packet->network & 31;
+	network = frame->plain ? ETH_HLEN : packet->network & 31;
 	at = (void *)(long)ctx->data + network;
-	if (at + 2 > (void *)(long)ctx->data_end)
+	if (!frame->plain && at + 2 > (void *)(long)ctx->data_end)
 		return -1;
-	dscp = traffic_class(at, ipv6);
-	if (room_make(ctx, header, packet->vlan_tags))
+	dscp = traffic_class(frame->plain ? frame->network : at, ipv6);
+	if (room_make(ctx, header, frame->plain ? 0 : packet->vlan_tags))
 		return -1;
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
 	at = data + network;
-	type = data + ((packet->network - sizeof(*type)) & 31);
-	spread = tunnel_spread(packet, ipv6);
+	type = data + ((network - sizeof(*type)) & 31);
+	/* Not wanted for IPIP from one source; the verifier must not know what it is then. */
+	if (forward == XLB_FORWARD_GUE || backend->family == XLB_IPV6 || backend->source_mask)
+		spread = tunnel_spread(packet, ipv6);
 	bytes = packet->bytes + header;
 	inner = ipv6 ? IPPROTO_IPV6 : IPPROTO_IPIP;
 	ip = backend->family == XLB_IPV6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
@@ -250,6 +253,20 @@ static __always_inline int encapsulate(struct xdp_md *ctx, const struct packet *
 		outer_ipv4(at, backend, inner, dscp, bytes, spread);
 	}
 	return 0;
+}
+
+/* The same for what is not plain, to a backend by its id. */
+__weak __noinline int encapsulate_long(struct xdp_md *ctx, __u32 id, __u32 forward, __u32 header)
+{
+	struct xlb_backend *backend = backend_get(id);
+	struct packet *packet = packet_get();
+	struct frame frame = {};
+
+	if (!packet || !backend)
+		return -1;
+	return packet->ipv6 ?
+		       encapsulate(ctx, packet, &frame, backend, forward, header, true) :
+		       encapsulate(ctx, packet, &frame, backend, forward, header, false);
 }
 
 #endif

@@ -8,9 +8,10 @@
  * 	            no service: a reply? translate it back; else not ours: it leaves as it came
  *
  * and one exit, finish(), that answers, counts and turns the verdict into an XDP action. The parts
- * are in the headers, one for each step. Every function of the walk is inlined twice, for IPv4 and
- * IPv6, with `ipv6` a constant; what is rare (fragments, ICMP, a new flow, a look-up of routes, a
- * tunnel, an answer) is a function of its own and off the path.
+ * are in the headers, one for each step. Every function of the walk is inlined four times: for IPv4
+ * and IPv6, with `ipv6` a constant, and for plain packets (see parse_plain()) and all others, with
+ * `frame->plain` a constant; what is rare (fragments, ICMP, a new flow, a look-up of routes, an
+ * answer) is a function of its own and off the path.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_endian.h>
@@ -36,6 +37,7 @@
 #include "tunnel.h"
 
 const volatile struct xlb_config cfg = {};
+const volatile __u64 ring_keys[2] = {};
 const volatile bool has_atomics = true; /* before Linux 5.12 lbctl makes it false: atomic.h */
 /* The kernel can say how long a frame in several buffers is (5.18). Set by lbctl. */
 const volatile bool has_buff_len = false;
@@ -118,13 +120,13 @@ static __always_inline bool translate(struct xdp_md *ctx, struct packet *packet,
 				      struct frame *frame, const struct translation *translation,
 				      bool ipv6)
 {
-	if (__builtin_expect(packet->kind == KIND_ERROR, 0)) {
+	if (!frame->plain && packet->kind == KIND_ERROR) {
 		packet->translation = *translation;
 		return !xdp_translate_error(ctx);
 	}
 	packet->translation.address_sum = translation->address_sum; /* for note_sums() */
 	translate_network(frame->network, translation, ipv6);
-	if (__builtin_expect(packet->kind == KIND_LATER_FRAGMENT, 0))
+	if (!frame->plain && packet->kind == KIND_LATER_FRAGMENT)
 		return true;
 	return translate_transport(packet, frame, translation);
 }
@@ -154,7 +156,10 @@ static __always_inline enum verdict serve_direct(struct xdp_md *ctx, struct pack
 		address_copy(&packet->translation.destination, &backend->address);
 	}
 	ttl_only(frame->network, ipv6);
-	if (added && encapsulate(ctx, packet, backend, course->value.forward, added, ipv6))
+	if (added && (frame->plain ? encapsulate(ctx, packet, frame, backend,
+						 course->value.forward, added, ipv6) :
+				     encapsulate_long(ctx, course->value.backend,
+						      course->value.forward, added)))
 		return dropped(packet, XLB_DROP_EMIT_FAILED);
 	return emit(ctx, packet, hop_current(&backend->next_hop));
 }
@@ -197,9 +202,12 @@ static __always_inline enum verdict serve(struct xdp_md *ctx, struct packet *pac
 	packet->outcome.known_service = 1;
 	packet->outcome.service = SERVICE_KEY(ipv6, service->id);
 	packet->now = tick_now();
+	if (partial_possible())
+		partial_look(ctx);
 	verdict = admit(packet, frame, service, ipv6);
 	if (verdict)
 		return verdict;
+	frame_forget(frame, packet);
 	verdict = course_find(packet, service, secret, ipv6, &course);
 	if (verdict)
 		return verdict;
@@ -223,6 +231,9 @@ static __always_inline enum verdict restore(struct xdp_md *ctx, struct packet *p
 
 	if (!reply_possible(packet, frame, ipv6, secret, &endpoint) || packet->ttl <= 1)
 		return VERDICT_PASS;
+	frame_forget(frame, packet);
+	if (partial_possible())
+		partial_look(ctx);
 	if (!reply_find(packet, endpoint, ipv6, secret, &reply))
 		return restore_crossed(ctx);
 	packet->now = tick_now();
@@ -256,44 +267,51 @@ static __always_inline enum verdict parse_unusual(struct xdp_md *ctx, struct fra
 	return verdict;
 }
 
+/* What is known of the headers; on to the service. */
 static __always_inline enum verdict walk(struct xdp_md *ctx, struct packet *packet,
 					 struct frame *frame, bool ipv6)
 {
 	struct service_ref service;
-	enum verdict verdict;
 	__u64 secret[2];
 
-	verdict = parse(packet, frame, ipv6);
-	if (__builtin_expect(verdict == VERDICT_UNUSUAL, 0))
-		verdict = parse_unusual(ctx, frame);
-	if (verdict)
-		return verdict;
-	if (__builtin_expect(packet->network + packet->bytes > packet->frame, 0))
-		xdp_measure(ctx);
-	if (!frame_find(frame, packet, ipv6))
-		return VERDICT_PASS;
-	if (partial_possible())
-		partial_look(ctx);
 	secret_get(secret);
 	if (service_find(packet, ipv6, secret, &service))
 		return serve(ctx, packet, frame, &service, secret, ipv6);
 	return restore(ctx, packet, frame, secret, ipv6);
 }
 
-/* The one exit. */
-static __always_inline int finish(struct xdp_md *ctx, struct packet *packet)
+/* A packet with tags, options, extension headers, of which not all is there, or that is something else. */
+static __always_inline enum verdict walk_any(struct xdp_md *ctx, struct packet *packet,
+					     struct frame *frame, bool ipv6)
 {
-	enum verdict verdict = RECALL(packet->verdict);
+	enum verdict verdict = parse(packet, frame, ipv6);
 
+	if (verdict == VERDICT_UNUSUAL)
+		verdict = parse_unusual(ctx, frame);
+	if (verdict)
+		return verdict;
+	if (packet->network + packet->bytes > packet->frame)
+		xdp_measure(ctx);
+	if (!frame_find(frame, packet, ipv6))
+		return VERDICT_PASS;
+	return walk(ctx, packet, frame, ipv6);
+}
+
+/* The one exit. */
+static __always_inline int finish(struct xdp_md *ctx, struct packet *packet, bool plain,
+				  enum verdict verdict)
+{
 	if (verdict == VERDICT_PASS)
 		return XDP_PASS;
+	packet->verdict = verdict;
+	verdict = RECALL(packet->verdict);
 	if (__builtin_expect(verdict == VERDICT_ANSWER, 0)) {
 		int result = answer(ctx);
 
 		if (result)
 			verdict = dropped(packet, answer_drop(packet, result));
 	}
-	if (__builtin_expect(packet->kind == KIND_FIRST_FRAGMENT, 0))
+	if (!plain && packet->kind == KIND_FIRST_FRAGMENT)
 		fragment_remember(verdict);
 	count(packet, verdict);
 	switch (verdict) {
@@ -310,30 +328,66 @@ static __always_inline int finish(struct xdp_md *ctx, struct packet *packet)
 	}
 }
 
-SEC("xdp")
-int xlb(struct xdp_md *ctx)
+/* The packet in hand, of which nothing is known yet. */
+static __always_inline struct packet *packet_begin(struct xdp_md *ctx, struct frame *ret_frame)
 {
-	struct frame frame = {
+	struct packet *packet = packet_get();
+
+	if (!packet)
+		return NULL;
+	*ret_frame = (struct frame){
 		.data = (void *)(long)ctx->data,
 		.end = (void *)(long)ctx->data_end,
 	};
-	struct packet *packet = packet_get();
+	packet->frame = ctx->data_end - ctx->data;
+	packet->outcome = (struct outcome){};
+	return packet;
+}
+
+/* The walk of most packets. Returns an XDP action, or -1: it is another packet. */
+__weak __noinline int walk_plain(struct xdp_md *ctx)
+{
 	enum verdict verdict;
+	struct frame frame;
+	struct packet *packet = packet_begin(ctx, &frame);
+
+	if (!packet)
+		return XDP_PASS;
+	if (parse_plain(packet, &frame, false))
+		verdict = walk(ctx, packet, &frame, false);
+	else if (parse_plain(packet, &frame, true))
+		verdict = walk(ctx, packet, &frame, true);
+	else
+		return -1;
+	return finish(ctx, packet, true, verdict);
+}
+
+/* The walk of all others. Returns an XDP action. */
+__weak __noinline int walk_long(struct xdp_md *ctx)
+{
+	enum verdict verdict;
+	struct frame frame;
+	struct packet *packet = packet_begin(ctx, &frame);
 	__be16 type;
 
 	if (!packet)
 		return XDP_PASS;
-	packet->frame = ctx->data_end - ctx->data;
-	packet->outcome = (struct outcome){};
 	type = parse_ethernet(packet, &frame);
 	if (type == bpf_htons(ETH_P_IP))
-		verdict = walk(ctx, packet, &frame, false);
+		verdict = walk_any(ctx, packet, &frame, false);
 	else if (type == bpf_htons(ETH_P_IPV6))
-		verdict = walk(ctx, packet, &frame, true);
+		verdict = walk_any(ctx, packet, &frame, true);
 	else
 		return XDP_PASS;
-	packet->verdict = verdict;
-	return finish(ctx, packet);
+	return finish(ctx, packet, false, verdict);
+}
+
+SEC("xdp")
+int xlb(struct xdp_md *ctx)
+{
+	int action = walk_plain(ctx);
+
+	return action >= 0 ? action : walk_long(ctx);
 }
 
 char _license[] SEC("license") = "GPL";

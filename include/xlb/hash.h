@@ -70,18 +70,33 @@ XLB_INLINE __u64 xlb_hash_endpoint(__u64 address_word, __be16 port, __u8 protoco
 	return xlb_mix(address_word + rest, secret[1], secret[0]);
 }
 
+/* What xlb_hash_client() wants, from the seed that all nodes share. */
+XLB_INLINE void xlb_ring_keys(__u32 seed, __u64 ret_keys[2])
+{
+	ret_keys[0] = seed * 0x9e3779b97f4a7c15ull + 0x632be59bd9b4e019ull;
+	ret_keys[1] = (ret_keys[0] ^ ret_keys[0] >> 29) * 0xbf58476d1ce4e5b9ull;
+}
+
 /*
  * Where a client falls on rings, as a fraction of 2^32, on every node with the same seed: slot n of
  * m where n = hash * m >> 32. `port` is 0 where only the address counts (XLB_SCHEDULER_SOURCE).
  */
+XLB_INLINE __u32 xlb_hash_client(const struct xlb_address *client, __be16 port,
+				 enum xlb_family family, const __u64 *keys)
+{
+	__u64 word = family == XLB_IPV6 ? xlb_fold(client, keys[0], keys[1]) : client->word[0];
+
+	return xlb_mix(word + ((__u64)port << 40), keys[0], keys[1]) >> 32;
+}
+
+/* The same, where it is asked for now and then. */
 XLB_INLINE __u32 xlb_hash_ring(const struct xlb_address *client, __be16 port,
 			       enum xlb_family family, __u32 seed)
 {
-	__u64 key0 = seed * 0x9e3779b97f4a7c15ull + 0x632be59bd9b4e019ull;
-	__u64 key1 = (key0 ^ key0 >> 29) * 0xbf58476d1ce4e5b9ull;
-	__u64 word = family == XLB_IPV6 ? xlb_fold(client, key0, key1) : client->word[0];
+	__u64 keys[2];
 
-	return xlb_mix(word + ((__u64)port << 40), key0, key1) >> 32;
+	xlb_ring_keys(seed, keys);
+	return xlb_hash_client(client, port, family, keys);
 }
 
 XLB_INLINE __u32 xlb_filter_bit(__u64 endpoint_hash)

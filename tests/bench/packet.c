@@ -354,6 +354,7 @@ static struct xlb_bpf *load_sized(const struct xlb_config *config)
 	if (!xlb)
 		die("open");
 	memcpy((void *)&xlb->rodata->cfg, config, sizeof(*config));
+	xlb_ring_keys(config->seed, (__u64 *)xlb->rodata->ring_keys);
 	xlb->rodata->cpus = libbpf_num_possible_cpus();
 	xlb->rodata->has_mirror = true;
 	/* Not for packets, and not every kernel takes it. */

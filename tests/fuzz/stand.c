@@ -102,6 +102,7 @@ static void load(struct stand *stand)
 		die("open");
 	config_fill(config);
 	memcpy((void *)&xlb->rodata->cfg, config, sizeof(*config));
+	xlb_ring_keys(config->seed, (__u64 *)xlb->rodata->ring_keys);
 	xlb->rodata->cpus = stand->cpus;
 	xlb->rodata->has_atomics = true;
 	xlb->rodata->has_mirror = true;

@@ -9,8 +9,10 @@ import pytest
 from scapy.layers.inet import IP, TCP
 
 import stand
-from frames import CLIENT, VIP, backend_text, frame, vip_text
+from frames import CLIENT, CLIENT6, VIP, VIP6, backend_text, frame, vip_text
 from world import PIN_DIR, run
+
+SERVICES = 32      # in 64 slots
 
 ESTABLISHED = 3  # enum xlb_flow_state
 SERVICE = vip_text(4, 80, "tcp")
@@ -97,3 +99,16 @@ def test_flows_stay_whatever_the_mode(service):
         assert choices(kept, "A") == kept, words
         kept |= choices(range(4000 + 100 * step, 4030 + 100 * step), "S")
     assert choices(kept, "A") == kept
+
+
+@pytest.mark.parametrize("family,vip,client", [(4, VIP, CLIENT), (6, VIP6, CLIENT6)])
+def test_services_of_a_full_table(family, vip, client):
+    """As many as there is room for: some are not where their hash says, but behind others. Without backends each refuses, which tells
+    that it was found; what is for none of them goes by."""
+    ports = range(1000, 1000 + SERVICES)
+    with stand.attached(f"--max-services={SERVICES}"):
+        for port in ports:
+            stand.lbctl("services", "add", vip_text(family, port, "tcp"))
+        for port in (*ports, *range(5000, 5000 + 2 * SERVICES)):
+            verdict, _ = stand.send(frame(client, vip, TCP(sport=40000, dport=port, flags="S")))
+            assert verdict == ("tx" if port in ports else "pass"), port

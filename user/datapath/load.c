@@ -14,6 +14,8 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include <xlb/hash.h>
+
 #include "datapath/internal.h"
 
 #include "xlb.skel.h"
@@ -66,6 +68,7 @@ static struct xlb_bpf *skeleton_open(const struct xlb_config *config)
 	if (!skeleton)
 		return NULL;
 	memcpy((void *)&skeleton->rodata->cfg, config, sizeof(*config));
+	xlb_ring_keys(config->seed, (__u64 *)skeleton->rodata->ring_keys);
 	skeleton->rodata->cpus = libbpf_num_possible_cpus();
 	skeleton->rodata->has_buff_len = kernel_has_buff_len();
 	skeleton->rodata->has_fib_mtu = kernel_has_fib_mtu();
