@@ -8,8 +8,8 @@ import signal
 import subprocess
 
 import pytest
-from tree import built_with
-from world import TOP, run, wait_for
+from tree import built_with, nobody_left
+from world import TOP, wait_for
 
 LIMIT_S = 120
 TITLES = ["A node with a client behind eth0, and three backends on a bridge", "Attach, and a service by hand",
@@ -42,12 +42,6 @@ def start_demo():
         pass
     process.wait()
     assert there() == before
-
-
-def nobody_left(session):
-    """But zombies, whose parent is whoever began the sandbox of this test."""
-    states = run("ps", "-s", str(session), "-o", "stat=", check=False).stdout.split()
-    return all(state.startswith("Z") for state in states)
 
 
 @pytest.mark.heavy
