@@ -15,7 +15,6 @@
 static __always_inline __u32 ring_hash(const struct packet *packet, __u8 scheduler, bool ipv6)
 {
 	__be16 port = scheduler == XLB_SCHEDULER_SOURCE ? 0 : packet->source_port;
-
 	__u64 keys[2] = { ring_keys[0], ring_keys[1] };
 
 	return xlb_hash_client(&packet->source, port, ipv6 ? XLB_IPV6 : XLB_IPV4, keys);

@@ -9,8 +9,8 @@
  * packet.
  *
  * Here whole TCP and UDP packets are parsed, plain ones in a way of their own; what else there is
- * (options, extension headers, fragments, ICMP) is in dissect.h. Parsing never judges: whether broken lengths matter is decided once a VIP
- * is known to be meant.
+ * (options, extension headers, fragments, ICMP) is in dissect.h. Parsing never judges: whether
+ * broken lengths matter is decided once a VIP is known to be meant.
  */
 #ifndef XLB_PACKET_H
 #define XLB_PACKET_H

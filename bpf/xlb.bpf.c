@@ -280,7 +280,7 @@ static __always_inline enum verdict walk(struct xdp_md *ctx, struct packet *pack
 	return restore(ctx, packet, frame, secret, ipv6);
 }
 
-/* A packet with tags, options, extension headers, of which not all is there, or that is something else. */
+/* Of a packet of which nothing is known but its ethertype. */
 static __always_inline enum verdict walk_any(struct xdp_md *ctx, struct packet *packet,
 					     struct frame *frame, bool ipv6)
 {
