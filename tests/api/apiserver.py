@@ -136,8 +136,8 @@ class ApiServer:
             self.lock.notify_all()
 
     def next(self, path, *answers):
-        """The next requests whose path is this one, or "watch PATH" for watches, or "stream PATH" for streaming lists, get these
-        answers."""
+        """The next requests whose path is this one get these answers: "PATH" stands for lists, "watch PATH" for watches, "stream PATH"
+        for streaming lists."""
         with self.lock:
             self.planned.setdefault(path, []).extend(answers)
 
@@ -238,14 +238,13 @@ class Handler(BaseHTTPRequestHandler):
         url = urllib.parse.urlsplit(self.path)
         query = dict(urllib.parse.parse_qsl(url.query))
         watch = "watch" in query
-        kind = "stream" if "sendInitialEvents" in query else "watch"
+        kind = "" if not watch else "stream " if "sendInitialEvents" in query else "watch "
         with api.lock:
             api.requests.append(self.path)
             answer = None
-            for path, answers in api.planned.items():
-                if answers and path in ([f"{kind} {url.path}"] if watch else []) + [url.path] * (kind == "watch"):
-                    answer = answers.pop(0)
-                    break
+            answers = api.planned.get(kind + url.path)
+            if answers:
+                answer = answers.pop(0)
         if answer and answer.then:
             answer.then()
         if api.token and self.headers.get("Authorization") != f"Bearer {api.token}":

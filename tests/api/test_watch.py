@@ -27,7 +27,7 @@ def watches(cluster, path=SLICES):
 
 
 def follows(cluster, *addresses, vip=VIP):
-    wait_for(lambda: cluster.addresses(vip) == sorted(addresses), 10, f"{vip} -> {addresses}")
+    wait_for(lambda: cluster.addresses(vip) == sorted(addresses), 30, f"{vip} -> {addresses}")
 
 
 @pytest.fixture(name="watched")

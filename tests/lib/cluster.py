@@ -121,9 +121,11 @@ class ControlPlane:
                        60, "the controllers", 0.2)
 
     def start_controllers(self):
+        """The grace period: kwok lets a node be heard of only when something about it changes, at the latest when it is said to be
+        not ready; until kwok has mended that, so are all its Pods."""
         self.spawn("kube-controller-manager", f"--kubeconfig={self.kubeconfig}", "--bind-address=127.0.0.1",
                    f"--secure-port={KCM_PORT}", f"--cert-dir={self.path('kcm')}", "--leader-elect=false",
-                   "--use-service-account-credentials=false",
+                   "--use-service-account-credentials=false", "--node-monitor-grace-period=24h",
                    f"--service-account-private-key-file={self.path('sa.key')}",
                    f"--root-ca-file={self.path('ca.crt')}")
         self.spawn("kube-scheduler", f"--kubeconfig={self.kubeconfig}", "--leader-elect=false",
@@ -211,8 +213,11 @@ class ControlPlane:
         ask("compaction", {"revision": revision, "physical": True})
 
     def wait_endpoints(self, service, count, seconds=30):
-        return world.wait_for(lambda: len(self.endpoints(service)) == count or None, seconds,
-                              f"{count} endpoints of {service}", 0.05)
+        try:
+            world.wait_for(lambda: len(self.endpoints(service)) == count, seconds, f"{count} endpoints of {service}", 0.05)
+        except world.Failed as error:
+            there = self.kubectl("get", "deployments,replicasets,pods,endpointslices,events", "-o", "wide").stdout
+            raise world.Failed(f"{error}; the cluster has\n{there}") from None
 
 
 class Body:
