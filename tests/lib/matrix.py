@@ -17,8 +17,9 @@ import sharing
 TOP = pathlib.Path(__file__).resolve().parent.parent.parent
 GET_VM, RUN = TOP / "scripts/get-vm", TOP / "tests/vm/run"
 LOGS = TOP / "build/vm"
+BYTECODE = LOGS / "python"
 KERNELS = ["5.10", "6.1", "6.12", "7.2"]
-SLOWEST_FIRST = ["7.2", "6.1", "5.10", "6.12"]
+SLOWEST_FIRST = ["7.2", "6.1", "6.12", "5.10"]
 TESTS = ["unit/datapath_test", "unit/confine_test", "cli/test_attach.py", "cli/test_status.py", "cli/test_rights.py", "api/test_file.py",
          "api/test_rights.py", "packet", "net", "drivers"]      # drivers last: it locks the kernel down
 FULL_TESTS = ["unit/attach_test"]
@@ -107,7 +108,8 @@ def run_one(kernel, tests, options):
             outcome.failed.append(missing)
         return outcome
     command = [RUN, "-n", "-k", kernel, "-c", "1", "-m", "2048", "-t", str(limit_s()), "env", f"XLB_TURN={sharing.today()}",
-               *(["FULL=1"] if full() else []), TOP / "tests/vm/guest-tests", *tests, "--", *options_for(kernel), *options]
+               f"PYTHONPYCACHEPREFIX={BYTECODE}", *(["FULL=1"] if full() else []), TOP / "tests/vm/guest-tests", *tests, "--",
+               *options_for(kernel), *options]
     log = LOGS / f"{kernel}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
@@ -115,6 +117,15 @@ def run_one(kernel, tests, options):
     outcome.seconds = time.monotonic() - start
     outcome.read(log.read_text(errors="replace").replace("\r\n", "\n"), status)
     return outcome
+
+
+def compile_tests():
+    """Before run(): what Python makes of the tests and of all that they import, so that the guests need not, for 20 s each."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    for group in dict.fromkeys(name.partition("/")[0] for name in TESTS if not name.startswith("unit/")):
+        subprocess.run(["/usr/bin/python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--collect-only", f"tests/{group}"],
+                       cwd=TOP, env=environment | {"PYTHONPYCACHEPREFIX": BYTECODE, "XLB_IN_SANDBOX": "1"},
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
 
 def run(kernels=None, options=()):
