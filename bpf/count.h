@@ -74,7 +74,7 @@ __weak __noinline int count_stopped(__u32 verdict)
 
 static __always_inline void count(const struct packet *packet, enum verdict verdict)
 {
-	if (verdict == VERDICT_DROP || verdict == VERDICT_ANSWER)
+	if (__builtin_expect(verdict >= VERDICT_ANSWER, 0))
 		count_stopped(verdict);
 	else if (packet->outcome.known_service)
 		count_served(packet);

@@ -227,10 +227,13 @@ static __always_inline bool hop_overflows(const struct packet *packet,
 	return __builtin_expect(mtu && packet->bytes + added > mtu, 0);
 }
 
-/* The hop to use now; by value, so that it is one and the same throughout. */
-static __always_inline const struct xlb_hop *hop_current(struct xlb_next_hop *next)
+/* The hop to use now, so that it is one and the same throughout; without a branch. */
+static __always_inline const struct xlb_hop *hop_current(const struct xlb_next_hop *next)
 {
-	return *(volatile __u16 *)&next->current & 1 ? &next->hop[1] : &next->hop[0];
+	__u64 offset = (*(volatile __u16 *)&next->current & 1) * sizeof(struct xlb_hop);
+
+	barrier_var(offset);
+	return (const void *)next->hop + offset;
 }
 
 /* The cache entry for a client's next hop, taken over from whoever had it. */
@@ -304,14 +307,23 @@ __weak __noinline int emit_elsewhere(struct xdp_md *ctx, __u64 first, __u64 seco
 	return dropped(packet, XLB_DROP_EMIT_FAILED);
 }
 
+/* Whether a packet leaves by tc, or by another device than it came by. */
+static __always_inline bool emits_elsewhere(const struct xdp_md *ctx, const struct packet *packet,
+					    const struct xlb_hop *hop)
+{
+	__u64 second = ((const __u64 *)hop)[1];
+
+	return __builtin_expect((HOP_IFINDEX(second) ^ ctx->ingress_ifindex) |
+				packet->outcome.by_kernel, 0);
+}
+
 /* Sends a rewritten packet on its way. */
 static __always_inline enum verdict emit(struct xdp_md *ctx, struct packet *packet,
 					 const struct xlb_hop *hop)
 {
 	__u64 first = ((const __u64 *)hop)[0], second = ((const __u64 *)hop)[1];
 
-	if (__builtin_expect((HOP_IFINDEX(second) ^ ctx->ingress_ifindex) |
-			     packet->outcome.by_kernel, 0))
+	if (emits_elsewhere(ctx, packet, hop))
 		return emit_elsewhere(ctx, first, second);
 	if (link_write(ctx, first, second))
 		return VERDICT_TX;

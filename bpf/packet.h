@@ -57,6 +57,7 @@ enum verdict {
 	VERDICT_TX,		/* out of the device that it came by */
 	VERDICT_REDIRECT,	/* out of another device */
 	VERDICT_STACK,		/* a note is in front of it: tc sends it on */
+	/* from here on the packet itself goes no further */
 	VERDICT_ANSWER,		/* see packet.answer */
 	VERDICT_DROP,		/* see packet.drop */
 };

@@ -205,68 +205,118 @@ static __always_inline int room_make(struct xdp_md *ctx, __u32 header, __u32 tag
 	return 0;
 }
 
-/* Puts the headers around the packet in hand. 0, or -1: no room for them. */
+/*
+ * Writes the outer headers at `at`, behind the link's, of which `type` is the last word. The caller has
+ * made sure that there are as many bytes as an IPv4 header and a UDP header take; false: not as many as
+ * IPv6 takes.
+ */
+static __always_inline bool outer_write(const struct packet *packet,
+					const struct xlb_backend *backend, void *at, void *end,
+					__be16 *type, __u8 forward, __u32 header, __u8 dscp,
+					bool ipv6)
+{
+	__u32 bytes = packet->bytes + header, spread = packet->source.word[0];
+	__u8 inner = ipv6 ? IPPROTO_IPV6 : IPPROTO_IPIP;
+	bool udp = forward == XLB_FORWARD_GUE;
+
+	/* Not wanted for IPIP from one source; the verifier must not know what it is then. */
+	if (udp || backend->family == XLB_IPV6 || backend->source_mask)
+		spread = tunnel_spread(packet, ipv6);
+	if (udp)
+		inner = IPPROTO_UDP;
+	if (backend->family == XLB_IPV6) {
+		struct ipv6hdr *ip = at;
+
+		if ((void *)(ip + 1) + sizeof(struct udphdr) > end)
+			return false;
+		*type = bpf_htons(ETH_P_IPV6);
+		bytes -= sizeof(*ip);
+		outer_ipv6(ip, backend, inner, dscp, bytes, spread);
+		if (udp)
+			outer_udp(ip + 1, backend, bytes, spread);
+	} else {
+		struct iphdr *ip = at;
+
+		*type = bpf_htons(ETH_P_IP);
+		outer_ipv4(ip, backend, inner, dscp, bytes, spread);
+		if (udp)
+			outer_udp(ip + 1, backend, bytes - sizeof(*ip), spread);
+	}
+	return true;
+}
+
+static __always_inline bool wants_gue_checksum(const struct xlb_backend *backend, __u8 forward)
+{
+	return __builtin_expect(forward == XLB_FORWARD_GUE && backend->family == XLB_IPV6 &&
+				backend->tunnel_checksum, 0);
+}
+
+/*
+ * Puts headers around the plain packet in hand, the link's among them, which is the one that it came by.
+ * 0, or -1: no room for them.
+ */
 static __always_inline int encapsulate(struct xdp_md *ctx, const struct packet *packet,
 				       const struct frame *frame,
-				       const struct xlb_backend *backend, __u8 forward, __u32 header,
-				       bool ipv6)
+				       const struct xlb_backend *backend, const struct xlb_hop *hop,
+				       __u8 forward, __u32 header, bool ipv6)
 {
-	__u32 network, bytes, spread = packet->source.word[0], ip;
+	__u64 first = ((const __u64 *)hop)[0], second = ((const __u64 *)hop)[1];
+	__u8 dscp = traffic_class(frame->network, ipv6);
 	void *data, *at, *end;
-	__u8 dscp, inner;
-	__be16 *type;
 
-	network = frame->plain ? ETH_HLEN : packet->network & 31;
-	at = (void *)(long)ctx->data + network;
-	if (!frame->plain && at + 2 > (void *)(long)ctx->data_end)
+	if (bpf_xdp_adjust_head(ctx, -(int)header))
 		return -1;
-	dscp = traffic_class(frame->plain ? frame->network : at, ipv6);
-	if (room_make(ctx, header, frame->plain ? 0 : packet->vlan_tags))
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	at = data + ETH_HLEN;
+	if (at + sizeof(struct iphdr) + sizeof(struct udphdr) > end)
+		return -1;
+	*(__u64 *)data = first;
+	*(__u32 *)(data + 8) = second;
+	if (!outer_write(packet, backend, at, end, data + offsetof(struct ethhdr, h_proto), forward,
+			 header, dscp, ipv6))
+		return -1;
+	if (wants_gue_checksum(backend, forward))
+		gue_checksum(ctx);
+	return 0;
+}
+
+/*
+ * Puts headers around any packet in hand, to a backend by its id, and leaves it to emit() which link's
+ * addresses are in front. 0, or -1: no room for them.
+ */
+__weak __noinline int encapsulate_long(struct xdp_md *ctx, __u32 id, __u32 forward, __u32 header)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end, *at;
+	struct xlb_backend *backend = backend_get(id);
+	struct packet *packet = packet_get();
+	__u32 network;
+	__be16 *type;
+	__u8 dscp;
+
+	if (!packet || !backend)
+		return -1;
+	network = packet->network & 31;
+	at = data + network;
+	if (at + 2 > end)
+		return -1;
+	dscp = packet->ipv6 ? traffic_class(at, true) : traffic_class(at, false);
+	if (room_make(ctx, header, packet->vlan_tags))
 		return -1;
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
 	at = data + network;
 	type = data + ((network - sizeof(*type)) & 31);
-	/* Not wanted for IPIP from one source; the verifier must not know what it is then. */
-	if (forward == XLB_FORWARD_GUE || backend->family == XLB_IPV6 || backend->source_mask)
-		spread = tunnel_spread(packet, ipv6);
-	bytes = packet->bytes + header;
-	inner = ipv6 ? IPPROTO_IPV6 : IPPROTO_IPIP;
-	ip = backend->family == XLB_IPV6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
-	barrier_var(ip);
 	/* Whatever is inside, it is longer than a UDP header. */
-	if (at + ip + sizeof(struct udphdr) > end || (void *)(type + 1) > end)
+	if (at + sizeof(struct iphdr) + sizeof(struct udphdr) > end || (void *)(type + 1) > end)
 		return -1;
-	if (forward == XLB_FORWARD_GUE) {
-		inner = IPPROTO_UDP;
-		outer_udp(at + ip, backend, bytes - ip, spread);
-	}
-	if (backend->family == XLB_IPV6) {
-		if (at + sizeof(struct ipv6hdr) > end)
-			return -1;
-		*type = bpf_htons(ETH_P_IPV6);
-		outer_ipv6(at, backend, inner, dscp, bytes - ip, spread);
-		if (__builtin_expect(forward == XLB_FORWARD_GUE && backend->tunnel_checksum, 0))
-			gue_checksum(ctx);
-	} else {
-		*type = bpf_htons(ETH_P_IP);
-		outer_ipv4(at, backend, inner, dscp, bytes, spread);
-	}
+	if (!(packet->ipv6 ? outer_write(packet, backend, at, end, type, forward, header, dscp, true) :
+			     outer_write(packet, backend, at, end, type, forward, header, dscp,
+					 false)))
+		return -1;
+	if (wants_gue_checksum(backend, forward))
+		gue_checksum(ctx);
 	return 0;
-}
-
-/* The same for what is not plain, to a backend by its id. */
-__weak __noinline int encapsulate_long(struct xdp_md *ctx, __u32 id, __u32 forward, __u32 header)
-{
-	struct xlb_backend *backend = backend_get(id);
-	struct packet *packet = packet_get();
-	struct frame frame = {};
-
-	if (!packet || !backend)
-		return -1;
-	return packet->ipv6 ?
-		       encapsulate(ctx, packet, &frame, backend, forward, header, true) :
-		       encapsulate(ctx, packet, &frame, backend, forward, header, false);
 }
 
 #endif

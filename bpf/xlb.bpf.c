@@ -137,6 +137,7 @@ static __always_inline enum verdict serve_direct(struct xdp_md *ctx, struct pack
 						 bool options, bool ipv6)
 {
 	struct xlb_backend *backend = course->backend;
+	const struct xlb_hop *hop;
 	enum verdict verdict;
 	__u32 added;
 
@@ -156,12 +157,18 @@ static __always_inline enum verdict serve_direct(struct xdp_md *ctx, struct pack
 		address_copy(&packet->translation.destination, &backend->address);
 	}
 	ttl_only(frame->network, ipv6);
-	if (added && (frame->plain ? encapsulate(ctx, packet, frame, backend,
-						 course->value.forward, added, ipv6) :
-				     encapsulate_long(ctx, course->value.backend,
-						      course->value.forward, added)))
+	hop = hop_current(&backend->next_hop);
+	if (!added)
+		return emit(ctx, packet, hop);
+	if (frame->plain && !emits_elsewhere(ctx, packet, hop)) {
+		if (encapsulate(ctx, packet, frame, backend, hop, course->value.forward, added,
+				ipv6))
+			return dropped(packet, XLB_DROP_EMIT_FAILED);
+		return VERDICT_TX;
+	}
+	if (encapsulate_long(ctx, course->value.backend, course->value.forward, added))
 		return dropped(packet, XLB_DROP_EMIT_FAILED);
-	return emit(ctx, packet, hop_current(&backend->next_hop));
+	return emit(ctx, packet, hop);
 }
 
 /* To a backend that answers through us. */
@@ -297,6 +304,14 @@ static __always_inline enum verdict walk_any(struct xdp_md *ctx, struct packet *
 	return walk(ctx, packet, frame, ipv6);
 }
 
+/* The XDP action of each verdict, 4 bits for each. */
+#define ACTION(verdict, action) ((__u64)(action) << (verdict) * 4)
+#define ACTIONS \
+	(ACTION(VERDICT_PASS, XDP_PASS) | ACTION(VERDICT_LOCAL, XDP_PASS) | \
+	 ACTION(VERDICT_TX, XDP_TX) | ACTION(VERDICT_REDIRECT, XDP_REDIRECT) | \
+	 ACTION(VERDICT_STACK, XDP_PASS) | ACTION(VERDICT_ANSWER, XDP_TX) | \
+	 ACTION(VERDICT_DROP, XDP_DROP))
+
 /* The one exit. */
 static __always_inline int finish(struct xdp_md *ctx, struct packet *packet, bool plain,
 				  enum verdict verdict)
@@ -314,18 +329,7 @@ static __always_inline int finish(struct xdp_md *ctx, struct packet *packet, boo
 	if (!plain && packet->kind == KIND_FIRST_FRAGMENT)
 		fragment_remember(verdict);
 	count(packet, verdict);
-	switch (verdict) {
-	case VERDICT_TX:
-	case VERDICT_ANSWER:
-		return XDP_TX;
-	case VERDICT_REDIRECT:
-		return XDP_REDIRECT;
-	case VERDICT_LOCAL:
-	case VERDICT_STACK:
-		return XDP_PASS;
-	default:
-		return XDP_DROP;
-	}
+	return ACTIONS >> verdict * 4 & 15;
 }
 
 /* The packet in hand, of which nothing is known yet. */
