@@ -88,6 +88,11 @@ def make_guest(monkeypatch, tmp_path):
     return outcome
 
 
+def test_the_slowest_first():
+    assert matrix.slowest_first(["5.10", "6.1", "6.12", "7.2"]) == ["7.2", "6.1", "6.12", "5.10"]
+    assert matrix.slowest_first(["6.1", "7.3"]) == ["7.3", "6.1"]
+
+
 SAID = """== net
 7 passed, 3 skipped, 90 deselected in 8.05s
 skipped: 2: tests.net.test_a and others: this kernel has no a
