@@ -133,7 +133,7 @@ static __always_inline enum verdict course_find(struct packet *packet,
 	return course_begin(packet, service, ipv6, course);
 }
 
-/* What the backend is to see; of tunnels, in the outer header. */
+/* What the backend is to see. */
 static __always_inline void course_translation(const struct packet *packet,
 					       const struct course *course, bool ipv6,
 					       struct translation *translation)

@@ -222,8 +222,8 @@ static __always_inline __u64 flow_match(__u64 *line, const struct flow_tuple *tu
 
 		if (ipv6)
 			differs |= (slot[0] ^ client[0]) | (slot[1] ^ client[1]);
-		/* A free slot keeps its last key. */
-		differs |= mask_if_zero(*flow_value(slot, ipv6));
+		/* A slot that is free or being taken keeps its last key, and names no backend. */
+		differs |= mask_if_zero(flow_read(slot, ipv6).backend);
 		if (leave_out)
 			differs |= mask_if_zero(left_out ^ i);
 		way ^= (way ^ i) & mask_if_zero(differs);

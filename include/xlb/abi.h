@@ -98,7 +98,8 @@ enum xlb_owner {
 /* Where a flow stands; the index of xlb_config.timeouts. Fits in 4 bits. */
 enum xlb_flow_state {
 	XLB_FLOW_FREE = 0,
-	XLB_FLOW_CLAIMED = 1,		/* being written by a CPU; readers take it for no match */
+	/* being written by a CPU, and of no backend yet; readers take it for no match */
+	XLB_FLOW_CLAIMED = 1,
 	/* TCP: the client spoke, the backend has not yet. The first to be evicted at need */
 	XLB_FLOW_SYN = 2,
 	/* TCP: both spoke, the client again after the backend. Never evicted before its timeout */
@@ -743,6 +744,7 @@ struct xlb_note {
 		};
 		__u32 datagram;		/* as in `fragments` */
 	};
+	/* of IPv4 one word; the last one is random where packets must not be merged on their way to tc */
 	__be32 next_hop[4];
 };
 _Static_assert(sizeof(struct xlb_note) == 32, "at most 32 bytes: bpf_xdp_adjust_meta");

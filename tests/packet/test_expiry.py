@@ -3,6 +3,8 @@
 tick before; and in which order places are given away."""
 
 import itertools
+import struct
+from unittest.mock import ANY
 
 import pytest
 from scapy.layers.inet import TCP
@@ -47,6 +49,14 @@ def answer(out, family, flags):
                             macs=(backend_mac(backend), stand.NODE_MAC)))
 
 
+def answer_of(out, family):
+    """Whether an answer of the backend to a packet by dnat gets to the client."""
+    client, backend = network(family, (CLIENT, BACKEND), (CLIENT6, BACKEND6))
+    verdict, back = stand.send(frame(backend, client, TCP(sport=8080, dport=Ether(out)[TCP].sport, flags="SA"),
+                                     macs=(backend_mac(backend), stand.NODE_MAC)))
+    return verdict == "tx" and Ether(back)[TCP].sport == 80
+
+
 def test_timeouts_are_those_of_the_rfcs():
     """In ticks, rounded up."""
     tick = (1 << config("tick_shift")) / config("hz")
@@ -82,6 +92,23 @@ def test_silent_for_too_long(service, tables, family, forward, which, state):
     timeout = config("timeouts")[state]
     assert at_age(tables, family, which, state, timeout) == "drop"
     assert at_age(tables, family, which, state, timeout + 1) == "tx"
+
+
+@pytest.mark.parametrize("family", (4, 6))
+def test_a_slot_that_is_being_taken_hides_nobody(service, tables, family):
+    """It keeps the key of the flow that it had last, which may have begun anew somewhere else."""
+    service(vip_text(family, 80, "tcp"), [backend_text(family, 8080)], forward="dnat")
+    flows, sport = tables[family], next(PORTS)
+    verdict, out = begin(family, sport=sport)
+    assert verdict == "tx" and answer_of(out, family)
+    for which in (0, 1):
+        ((at, value),) = flows.flows(which)
+        line = at - at % (4 * flows.size)
+        flow = flows.memory[at:at + flows.size]
+        taken = flow[:-8] + struct.pack("=Q", CLAIMED << 24 | (value >> 48) << 48)
+        flows.memory[line:line + 4 * flows.size] = flow + 3 * taken
+    assert begin(family, sport=sport, flags="A") == ("tx", ANY) and answer_of(out, family)
+    assert [flow_state(value) for which in (0, 1) for _, value in flows.flows(which) if value & 0xffffff] == [ESTABLISHED] * 2
 
 
 # Who goes before whom; a flow that is over goes first, whatever it was.
