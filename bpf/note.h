@@ -195,6 +195,13 @@ __weak __noinline int note_leave(struct xdp_md *ctx, __u32 ifindex, bool stays)
 	note->next_hop[1] = packet->translation.destination.word[1];
 	note->next_hop[2] = packet->translation.destination.word[2];
 	note->next_hop[3] = packet->translation.destination.word[3];
+	/*
+	 * Packets with equal metadata are merged by GRO on their way to tc, which is to fragment each, or
+	 * to adjust its checksum. The last word is of use to IPv6 alone.
+	 */
+	if (note->family != XLB_IPV6 &&
+	    packet->outcome.by_kernel & (BY_KERNEL_SPLIT | BY_KERNEL_CHECKSUM))
+		note->next_hop[3] = bpf_get_prandom_u32();
 	if (packet->outcome.held) {
 		note->held = 1;
 		note->check = packet->added;

@@ -9,7 +9,8 @@ import socket
 import detunnel
 import pytest
 from conftest import VIPS, text
-from direct import no_rp_filter, own, own_vips
+from direct import PORT as TCP_PORT
+from direct import no_rp_filter, own, own_vips, serve
 from large import DISCOVER_DONT, MTU_DISCOVER, PORT, answer_large, answer_to, drops, forked
 from world import NODE, lbctl
 
@@ -63,6 +64,23 @@ def test_large_datagrams_through_tunnels(net, place, forward, outer, scheduler):
     forked(there.host, answer_large)
     add(there, forward, outer, scheduler=scheduler)
     assert asked_for(net) == dict.fromkeys(SIZES, True), drops()
+    assert not drops()
+
+
+@pytest.mark.parametrize("forward,outer", [("ipip", 4), ("ipip", 6), ("gue", 4)])
+def test_tcp_without_df_through_tunnels(net, forward, outer):
+    """Segments that follow each other closely, each of which gets two fragments: none may be merged with the next on its way to tc."""
+    there = net.neighbour(1, "eth1")
+    net.attach("eth0", "eth1")
+    own(there.host, VIPS[4])
+    no_rp_filter(there.host)
+    forked(there.host, detunnel.take_out_of_tunnels)
+    net.client.run("sysctl", "-qw", "net.ipv4.ip_no_pmtu_disc=1")
+    net.client.run("ethtool", "-K", "eth0", "tso", "off", "gso", "off")
+    NODE.run("ethtool", "-K", "eth0", "gro", "on")
+    serve(net, [there], 4, outer, forward=forward)
+    (answer,) = net.ask("tcp", size=2_000_000, port=TCP_PORT)
+    assert answer.get("intact"), (answer, drops())
     assert not drops()
 
 
