@@ -58,7 +58,10 @@ __weak __noinline int hold(struct xdp_md *ctx)
 	if (!held_room(awaited.datagram, awaited.seen))
 		return dropped(packet, XLB_DROP_NO_FRAGMENT);
 	if (!known) {
-		bpf_map_update_elem(&fragments, &key, &awaited, BPF_ANY);
+		/* In the place of an old one, not of the ports that another CPU has learned meanwhile. */
+		if (bpf_map_update_elem(&fragments, &key, &awaited, BPF_NOEXIST) &&
+		    !fragment_get(&key))
+			bpf_map_update_elem(&fragments, &key, &awaited, BPF_ANY);
 		known = fragment_get(&key);
 	}
 	if (!known || known->destination_port || known->packets >= XLB_HELD_EACH)
