@@ -147,7 +147,6 @@ def xdp_on(name):
     return link.get("xdp", {}).get("mode", 0)
 
 
-@pytest.mark.every_run
 def test_bond(machines):
     """Attached to the bond, native where bonds can (5.15), before and after another NIC joins it."""
     world.run("ip", "link", "add", "bond0", "type", "bond", "mode", "active-backup", "miimon", "100")
@@ -203,7 +202,6 @@ def test_slave_of_a_bond(machines):
     assert not xdp_on("nic0")
 
 
-@pytest.mark.every_run
 def test_vlan(machines):
     """On a VLAN sub-interface attach says why not, and to what instead; there, tagged packets are served."""
     world.run("ip", "link", "set", "nic0", "up")
@@ -234,7 +232,6 @@ def test_vlan_in_generic_mode(machines):
     machines.works("far")
 
 
-@pytest.mark.every_run
 def test_locked_down(machines):
     """The last one, for there is no way back: a kernel that lets nobody read its memory, not by BPF either, takes xlb and forwards."""
     lockdown = pathlib.Path("/sys/kernel/security/lockdown")

@@ -24,7 +24,7 @@ TESTS = ["unit/datapath_test", "unit/confine_test", "cli/test_attach.py", "cli/t
          "api/test_rights.py", "packet", "net", "drivers"]      # drivers last: it locks the kernel down
 FULL_TESTS = ["unit/attach_test"]
 ROWS = 32       # of each test one row in so many is dealt out to the kernels
-TURNS = 4       # once in so many days
+TURNS = 6       # once in so many days
 LANES = 2       # virtual machines at a time; one CPU each, which is faster under emulation than two
 NOT_TO_BE_HAD = 77
 TOTAL = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$")
