@@ -46,6 +46,40 @@ def test_backends_become_those_of_the_file(cluster, tmp_path):
             f"{address}:8080" for address in addresses]
 
 
+def of_two_namespaces(*addresses, kind="EndpointSlice", names=("hello", "other")):
+    """A Service for each of these names in the namespaces a and b, with these endpoints."""
+    items = []
+    for place, namespace in enumerate(("a", "b")):
+        for last, name in enumerate(names):
+            metadata = {"name": name, "namespace": namespace}
+            vip = f"192.0.2.{10 * place + last + 10}"
+            items.append(SERVICE | {"metadata": metadata, "status": {"loadBalancer": {"ingress": [{"ip": vip}]}}})
+            ends = [{"name": "", "port": 8080}]
+            items.append({"kind": "Endpoints", "metadata": metadata, "subsets": [
+                {"addresses": [{"ip": address} for address in addresses], "ports": ends}]} if kind == "Endpoints" else
+                SLICE | {"metadata": metadata | {"labels": {"kubernetes.io/service-name": name}},
+                         "endpoints": [{"addresses": [address]} for address in addresses]})
+    return json.dumps({"kind": "List", "items": items})
+
+
+@pytest.mark.parametrize("kind", ["EndpointSlice", "Endpoints"])
+@pytest.mark.parametrize("scope, places", [(["--namespace", "b"], (20, 21)), (["--service", "b/hello"], (20,))])
+def test_scope(cluster, kind, scope, places):
+    """Of a file that holds more, only this; what is there of the rest stays as it is."""
+    def sync(text, *options):
+        assert lbctl("backends", "sync", "--from", "-", *options, text_in=text).stderr == ""
+        return {vip.split(":")[0]: [address.split(":")[0] for address, state in backends.items() if state == "active"]
+                for vip, backends in cluster.state().items()}
+
+    ours = [f"192.0.2.{place}" for place in places]
+    assert sync(of_two_namespaces("10.0.0.1", kind=kind), *scope) == {vip: ["10.0.0.1"] for vip in ours}
+    everything = sync(of_two_namespaces("10.0.0.2", kind=kind))
+    assert sorted(everything) == ["192.0.2.10", "192.0.2.11", "192.0.2.20", "192.0.2.21"]
+    assert sync(of_two_namespaces("10.0.0.3", kind=kind), *scope) == everything | {vip: ["10.0.0.3"] for vip in ours}
+    left = {vip: backends for vip, backends in everything.items() if vip not in ours}
+    assert sync(of_two_namespaces("10.0.0.4", kind=kind, names=()), *scope) == left
+
+
 @pytest.mark.parametrize("text, complaint", [
     ("", "it is empty"),
     (GOOD[:-1], "it ends in the middle of a value"),

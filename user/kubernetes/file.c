@@ -184,16 +184,21 @@ static int read_stream(struct reader *reader, int fd, struct error *err)
 	return r;
 }
 
-/* Into the store, now that all of it is good. */
+/*
+ * Into the store, now that all of it is good. A server is asked only for what is in scope, and a
+ * file holds what it holds: the rest goes last, so that whether the picture is whole, and which of
+ * the two kinds of endpoints counts, does not depend on the scope.
+ */
 static int keep_all(struct reader *reader, struct error *err)
 {
 	struct kube *kube = reader->kube;
 	bool slices = reader->slices.n_objects, any = slices || reader->endpoints.n_objects;
+	struct kube_list *sets = slices ? &reader->slices : &reader->endpoints;
 
 	if (any && !reader->services.n_objects)
 		kube_warn(kube, "%s: there are endpoints in it, but no Services", reader->name);
 	kube_detail(kube, "%s: %zu Services, %zu %s", reader->name, reader->services.n_objects,
-		    slices ? reader->slices.n_objects : reader->endpoints.n_objects,
+		    sets->n_objects,
 		    slices ? "EndpointSlices (discovery.k8s.io)" : "Endpoints (core/v1)");
 
 	/*
@@ -208,8 +213,10 @@ static int keep_all(struct reader *reader, struct error *err)
 			  "%s: there are Services in it, but no endpoints: nothing is removed "
 			  "(kubectl get services,endpointslices -A -o json prints both)",
 			  reader->name);
+	kube_list_narrow(&reader->services, kube, kube_key_in_scope);
+	kube_list_narrow(sets, kube, kube_key_in_scope);
 	if (store_replace(&kube->store, &reader->services) < 0 ||
-	    store_replace(&kube->store, slices ? &reader->slices : &reader->endpoints) < 0)
+	    store_replace(&kube->store, sets) < 0)
 		return error_set(err, ENOMEM, "out of memory");
 	return 0;
 }

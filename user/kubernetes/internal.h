@@ -35,6 +35,8 @@ void kube_warn(struct kube *kube, const char *format, ...) __attribute__((format
 void kube_detail(struct kube *kube, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* The store changed: tells the caller if everything is known by now. */
 void kube_notify(struct kube *kube);
+/* kube_in_scope() for the key of a Service, "namespace/name". */
+bool kube_key_in_scope(const struct kube *kube, const char *key);
 /* Replaces control characters. */
 void kube_clean_text(char *text);
 

@@ -122,20 +122,24 @@ void kube_notify(struct kube *kube)
 		kube->calls.changed(kube->arg);
 }
 
+/* `end`: what follows the Service's key. */
+static bool in_scope(const struct kube_options *options, const char *name, char end)
+{
+	const char *wanted = options->service ?: options->namespace;
+	size_t length = wanted ? strlen(wanted) : 0;
+
+	return !wanted || (!strncmp(name, wanted, length) &&
+			   name[length] == (options->service ? end : '/'));
+}
+
 bool kube_in_scope(const struct kube *kube, const char *name)
 {
-	const struct kube_options *options = &kube->options;
-	size_t length;
+	return in_scope(&kube->options, name, ':');
+}
 
-	if (options->service) {
-		length = strlen(options->service);
-		return !strncmp(name, options->service, length) && name[length] == ':';
-	}
-	if (options->namespace) {
-		length = strlen(options->namespace);
-		return !strncmp(name, options->namespace, length) && name[length] == '/';
-	}
-	return true;
+bool kube_key_in_scope(const struct kube *kube, const char *key)
+{
+	return in_scope(&kube->options, key, 0);
 }
 
 bool kube_wants(const struct kube *kube, const struct endpoint *vip)

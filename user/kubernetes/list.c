@@ -26,6 +26,13 @@ static const char *object_key(enum kube_kind kind, const void *object)
 				      ((const struct kube_set *)object)->key;
 }
 
+/* The key of the Service that it is about. */
+static const char *service_key(enum kube_kind kind, const void *object)
+{
+	return kind == KUBE_SERVICE ? object_key(kind, object) :
+				      ((const struct kube_set *)object)->service;
+}
+
 static int add_mark(struct lookup *marks, const char *key)
 {
 	size_t size = strlen(key);
@@ -83,6 +90,20 @@ void kube_list_remove(struct kube_list *list, const char *key)
 	}
 	for (size_t i = 0; i < list->n_objects; i++) {
 		if (strcmp(object_key(list->kind, list->objects[i]), key))
+			list->objects[left++] = list->objects[i];
+		else
+			free_object(list->kind, list->objects[i]);
+	}
+	list->n_objects = left;
+}
+
+void kube_list_narrow(struct kube_list *list, const struct kube *kube,
+		      bool (*wanted)(const struct kube *kube, const char *key))
+{
+	size_t left = 0;
+
+	for (size_t i = 0; i < list->n_objects; i++) {
+		if (wanted(kube, service_key(list->kind, list->objects[i])))
 			list->objects[left++] = list->objects[i];
 		else
 			free_object(list->kind, list->objects[i]);

@@ -14,6 +14,7 @@
 
 struct claim;
 struct health_check;
+struct kube;
 
 struct group {
 	struct lookup_entry entry;
@@ -62,6 +63,9 @@ struct kube_list {
 int kube_list_add(struct kube_list *list, void *object);
 int kube_list_keep(struct kube_list *list, const char *key);
 void kube_list_remove(struct kube_list *list, const char *key);	/* what is not there: fine */
+/* Takes out what is about Services whose key is not wanted. */
+void kube_list_narrow(struct kube_list *list, const struct kube *kube,
+		      bool (*wanted)(const struct kube *kube, const char *key));
 void kube_list_free(struct kube_list *list);
 /*
  * Afterwards the store holds exactly what the list held; the list is empty. -ENOMEM: partly done.
