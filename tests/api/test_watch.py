@@ -395,6 +395,34 @@ def test_vip_of_another_owner_is_taken_when_it_is_free(hello):
     assert "192.0.2.11:80/tcp" in hello.state()
 
 
+@pytest.mark.parametrize("reason", ["another owner", "full"])
+def test_service_that_could_not_be_had_is_told_again(hello, reason):
+    """Once for as long as it is there: a VIP whose Service went waits for nothing, and is told when it comes back."""
+    complaint = "192.0.2.11:80/tcp is there already, and belongs to cli: left alone"
+    slices = ["big-1", "big-2", "big-3"]
+    if reason == "full":
+        complaint = "192.0.2.11:80/tcp: the map backends is full"
+        for place, name in enumerate(slices):
+            hello.slice(*[f"10.0.{place + 1}.{last}" for last in range(100)], service="web", name=name)
+    else:
+        lbctl("services", "add", "192.0.2.11:80/tcp")
+    running = hello.watch()
+
+    def told(times):
+        wait_for(lambda: sum(complaint in line for line in running.err) == times, 10, f"{times} lines, of {running.err}")
+
+    hello.service("web", "192.0.2.11")
+    told(1)
+    hello.server.delete("services", "web")
+    hello.slice("10.0.0.3")
+    follows(hello, "10.0.0.3")
+    hello.service("web", "192.0.2.11")
+    told(2)
+    hello.slice("10.0.0.4")
+    follows(hello, "10.0.0.4")
+    told(2)
+
+
 def test_node_ports_follow_the_device(hello):
     hello.service(ports=[{"name": "http", "port": 80, "nodePort": 31001}])
     running = hello.watch("--vips", "nodeport")

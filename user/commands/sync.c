@@ -50,6 +50,13 @@ static void forget(struct model *set, const struct endpoint *vip)
 		model_remove(set, vip);
 }
 
+/* Nothing is left to do for a VIP; what comes of it later is told anew. */
+static void forget_both(struct sync *sync, const struct endpoint *vip)
+{
+	forget(sync->waiting, vip);
+	forget(sync->told, vip);
+}
+
 bool sync_waiting(const struct sync *sync)
 {
 	return sync->waiting && model_count(sync->waiting);
@@ -173,16 +180,15 @@ static void apply(struct batch *batch, const struct endpoint *vip, struct servic
 	struct sync_line line;
 	struct error err;
 
-	if (!running && !after)
-		return;
 	if (running && !is_ours(sync, running)) {
 		if (after)
 			leave_alone(sync, running, after);
+		else
+			forget_both(sync, vip);
 		return;
 	}
-	if (!service_diff(running, after, &change)) {
-		forget(sync->waiting, vip);
-		forget(sync->told, vip);
+	if ((!running && !after) || !service_diff(running, after, &change)) {
+		forget_both(sync, vip);
 		return;
 	}
 	describe(&change, vip, label, &line);
@@ -190,8 +196,7 @@ static void apply(struct batch *batch, const struct endpoint *vip, struct servic
 		tell_error(sync, &line, &err);
 		return;
 	}
-	forget(sync->waiting, vip);
-	forget(sync->told, vip);
+	forget_both(sync, vip);
 	tell(batch, &line);
 }
 
