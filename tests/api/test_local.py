@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
 """externalTrafficPolicy: Local, hints of zones, and the health checks of such Services."""
 
+import contextlib
 import http.client
 import json
 import socket
+import time
 
 import pytest
 
@@ -158,6 +160,22 @@ def test_crowd_at_the_health_checks(local):
         for visitor in crowd:
             visitor.close()
     wait_for(lambda: ask()[0] == 200, 10, "an answer")
+    assert running.process.poll() is None and not running.err, running.err
+
+
+def test_slow_visitor_of_the_health_checks(local):
+    """Who sends a byte now and then has five seconds like everybody else."""
+    running = start(local)
+    with socket.create_connection(("127.0.0.1", PORT), timeout=1) as visitor:
+        begin = time.monotonic()
+        with pytest.raises(ConnectionError):
+            while time.monotonic() < begin + 15:
+                visitor.sendall(b"x")
+                with contextlib.suppress(TimeoutError):
+                    if visitor.recv(100) == b"":
+                        raise ConnectionError
+        assert 4 < time.monotonic() - begin < 10
+    assert ask()[0] == 200
     assert running.process.poll() is None and not running.err, running.err
 
 

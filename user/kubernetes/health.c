@@ -45,6 +45,7 @@ struct health_check {
 struct visit {
 	struct health_check *check;
 	struct bufferevent *stream;
+	struct event *late;
 	bool answered;
 	struct visit *next;
 };
@@ -59,6 +60,7 @@ static void end_visit(struct visit *visit)
 		at = &(*at)->next;
 	*at = visit->next;
 	visit->check->health->n_visits--;
+	event_free(visit->late);
 	bufferevent_free(visit->stream);
 	free(visit);
 }
@@ -120,34 +122,54 @@ static void on_end(struct bufferevent *stream, short what, void *arg)
 	end_visit(arg);
 }
 
+static void on_late(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	end_visit(arg);
+}
+
+/* Takes over the connection. NULL: one too many, or out of memory. */
+static struct visit *begin_visit(struct health *health, evutil_socket_t fd)
+{
+	struct visit *visit = NULL;
+
+	if (health->n_visits < VISITS_MAX)
+		visit = calloc(1, sizeof(*visit));
+	if (visit)
+		visit->late = evtimer_new(health->base, on_late, visit);
+	if (visit && visit->late)
+		visit->stream = bufferevent_socket_new(health->base, fd, BEV_OPT_CLOSE_ON_FREE);
+	if (visit && visit->stream)
+		return visit;
+	if (visit && visit->late)
+		event_free(visit->late);
+	free(visit);
+	evutil_closesocket(fd);
+	return NULL;
+}
+
 static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *from,
 		      int length, void *arg)
 {
 	const struct timeval limit = { .tv_sec = VISIT_S };
 	struct health_check *check = arg;
-	struct visit *visit = NULL;
+	struct visit *visit = begin_visit(check->health, fd);
 
 	(void)listener;
 	(void)from;
 	(void)length;
-	if (check->health->n_visits < VISITS_MAX)
-		visit = calloc(1, sizeof(*visit));
-	if (visit)
-		visit->stream = bufferevent_socket_new(check->health->base, fd,
-						       BEV_OPT_CLOSE_ON_FREE);
-	if (!visit || !visit->stream) {
-		free(visit);
-		evutil_closesocket(fd);
+	if (!visit)
 		return;
-	}
 	visit->check = check;
 	visit->next = check->visits;
 	check->visits = visit;
 	check->health->n_visits++;
 	bufferevent_setcb(visit->stream, on_read, on_written, on_end, visit);
 	bufferevent_setwatermark(visit->stream, EV_READ, 0, HEAD_MAX);
-	bufferevent_set_timeouts(visit->stream, &limit, &limit);
 	bufferevent_enable(visit->stream, EV_READ | EV_WRITE);
+	/* Of the whole visit: a time-out of the stream's begins anew with each byte. */
+	evtimer_add(visit->late, &limit);
 }
 
 /* --- checks --- */
