@@ -185,6 +185,19 @@ def test_exec_plugin_runs_with_nothing(hello):
     assert not [line for line in running.err if "refused" in line], running.err
 
 
+def ignored(text):
+    """Whether SIGPIPE is, as a process's status has it."""
+    return bool(int(text.split("SigIgn:\t")[1].split()[0], 16) & 1 << signal.SIGPIPE - 1)
+
+
+def test_sigpipe(hello):
+    """Who asks about health and hangs up does not end a watch; plugins end by it like other programs."""
+    running = hello.watch(config=plugin(hello, f"cat /proc/self/status >{hello.folder}/status\n" + credential(hello, token="secret")))
+    watching(hello)
+    assert ignored(pathlib.Path(f"/proc/{running.process.pid}/status").read_text(encoding="ascii"))
+    assert not ignored((hello.folder / "status").read_text(encoding="ascii"))
+
+
 def test_exec_plugin_that_does_what_is_refused(hello):
     """Seen, not hung: the plugin ends, the line says why, and it is tried again."""
     running = hello.watch(config=plugin(hello, "exec unshare --mount true"))

@@ -234,7 +234,10 @@ static int add_event(struct loop *loop, struct event **event, int fd, short what
 	return fd >= 0 ? event_add(*event, NULL) : 0;
 }
 
-/* Signals, paths and the passing of time matter only to what stays. */
+/*
+ * Signals, paths and the passing of time matter only to what stays. SIGPIPE comes from whoever asks
+ * about health and hangs up before the answer, or no longer reads what is printed.
+ */
 static int add_watch_events(struct loop *loop, struct error *err)
 {
 	struct timeval minute = { .tv_sec = SETTLE_S };
@@ -243,6 +246,7 @@ static int add_watch_events(struct loop *loop, struct error *err)
 	if (add_event(loop, &loop->interrupt, SIGINT, EV_SIGNAL | EV_PERSIST, on_signal) < 0 ||
 	    add_event(loop, &loop->terminate, SIGTERM, EV_SIGNAL | EV_PERSIST, on_signal) < 0)
 		return error_set(err, ENOMEM, "out of memory");
+	signal(SIGPIPE, SIG_IGN);
 	if (loop->options->dry_run)
 		return 0;
 	fd = datapath_path_events_fd(loop->options->dp, err);
