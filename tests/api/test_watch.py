@@ -10,7 +10,7 @@ import pytest
 
 from apiserver import Answer, bookmark, event
 from conftest import as_json
-from world import lbctl, run, wait_for
+from world import PIN_DIR, lbctl, run, wait_for
 
 VIP = "192.0.2.10:80/tcp"
 SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
@@ -434,6 +434,39 @@ def test_node_ports_follow_the_device(hello):
     finally:
         run("ip", "addr", "del", "198.51.100.7/24", "dev", "uplink")
     running.says("gone 198.51.100.7:31001/tcp")
+
+
+def test_device_that_was_made_anew_while_no_watch_ran(hello):
+    """A backend that did not change itself is led to it, and replies that come in by it are seen."""
+    def make():
+        run("ip", "link", "add", "pod0", "type", "veth", "peer", "name", "pod1")
+        for device in ("pod0", "pod1"):
+            run("ip", "link", "set", device, "addrgenmode", "none", "up")  # no event of an address that comes later
+        run("ip", "addr", "add", "10.77.0.1/24", "dev", "pod0")
+
+        def up():
+            (link,) = json.loads(run("ip", "-j", "link", "show", "pod0").stdout)
+            return link["operstate"] == "UP" and link["ifindex"]
+        return wait_for(up, 10, "pod0")
+
+    def led_to():
+        elements = json.loads(run("bpftool", "-j", "map", "dump", "pinned", f"{PIN_DIR}/backends").stdout)
+        return {element["formatted"]["value"]["ifindex"] for element in elements} - {0}
+
+    hello.slice("10.77.0.2")
+    first = make()
+    try:
+        hello.sync()
+        assert first in led_to()
+        run("ip", "link", "del", "pod0")
+        second = make()
+        assert first != second and first in led_to()
+        running = hello.watch()
+        wait_for(lambda: second in led_to() and first not in led_to(), 10, "the new device")
+        assert "direct-action" in run("tc", "filter", "show", "dev", "pod0", "ingress").stdout
+        assert not running.err, running.err
+    finally:
+        run("ip", "link", "del", "pod0")
 
 
 def test_idle_costs_nothing(watched):

@@ -257,7 +257,11 @@ static int add_watch_events(struct loop *loop, struct error *err)
 		r = add_event(loop, &loop->settle, -1, EV_PERSIST, on_settle);
 	if (r >= 0)
 		r = event_add(loop->settle, &minute);
-	return r < 0 ? error_set(err, ENOMEM, "out of memory") : 0;
+	if (r < 0)
+		return error_set(err, ENOMEM, "out of memory");
+	/* What changed while nobody watched: a batch looks at backends that differ, and no others. */
+	start_timer(loop->paths_due, PATHS_MS);
+	return 0;
 }
 
 static int follow_server(struct loop *loop, struct error *err)
