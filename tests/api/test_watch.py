@@ -469,6 +469,43 @@ def test_device_that_was_made_anew_while_no_watch_ran(hello):
         run("ip", "link", "del", "pod0")
 
 
+@pytest.mark.parametrize("how", ["a Service", "a route", "detached", "attached again"])
+def test_pins_that_were_removed(watched, how):
+    """A watch cannot follow to new ones: it ends with one line, and whoever keeps it starts it again."""
+    folder = "/sys/fs/bpf/going"
+    pins = ["--pin-dir", folder]
+    lbctl(*pins, "attach", "outside", "--max-flows", "1024")
+
+    def started():
+        running = watched.watch(*pins)
+        wait_for(lambda: "192.0.2.10" in lbctl(*pins, "services", "list").stdout, 10, "the service")
+        return running
+
+    running = started()
+    wait_for(lambda: len(watched.server.watchers()) == 4, 10, "two more watches")
+    try:
+        if how in ("a Service", "a route"):
+            os.rename(folder, f"{folder}-old")  # as detach does, but without an event of a link
+            if how == "a Service":
+                watched.service("web", "192.0.2.11")
+            else:
+                run("ip", "route", "add", "10.78.0.0/24", "via", "198.51.100.2")
+        else:
+            lbctl(*pins, "detach", "--all")
+            if how == "attached again":
+                lbctl(*pins, "attach", "outside", "--max-flows", "1024")
+        assert running.process.wait(10) == 1
+        running.says("was removed by another lbctl meanwhile; start this again, after `lbctl attach DEV`")
+        assert len(running.err) == 1, running.err
+        if how == "attached again":
+            started()
+    finally:
+        if os.path.exists(f"{folder}-old"):
+            os.rename(f"{folder}-old", folder)
+        run("ip", "route", "del", "10.78.0.0/24", check=False)
+        lbctl(*pins, "detach", "--all", check=False)
+
+
 def test_idle_costs_nothing(watched):
     ticks = os.sysconf("SC_CLK_TCK")
 

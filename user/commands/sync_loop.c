@@ -98,12 +98,23 @@ static const struct kube_calls kube_calls = {
 
 /* --- what the loop calls --- */
 
+/* Pins that are gone do not come back: who starts the watch again opens those in their place. */
+static void end_stale(struct loop *loop)
+{
+	loop->status = STATUS_FAILED;
+	event_base_loopbreak(loop->base);
+}
+
 static void run_batch(struct loop *loop)
 {
 	loop->status = sync_batch(&loop->sync);
 	loop->last_batch_ms = now_ms();
 	loop->done = true;
-	if (loop->options->kube.watch && sync_waiting(&loop->sync))
+	if (!loop->options->kube.watch)
+		return;
+	if (loop->sync.lock_error == -ESTALE)
+		end_stale(loop);
+	else if (loop->sync.lock_error || sync_waiting(&loop->sync))
 		start_timer(loop->waiting, WAITING_MS);
 }
 
@@ -185,42 +196,42 @@ static void on_paths(evutil_socket_t fd, short what, void *arg)
 	start_timer(loop->paths_due, PATHS_MS);
 }
 
-static void on_paths_due(evutil_socket_t fd, short what, void *arg)
+/* Does it with the lock, and tells what went wrong. */
+static int do_locked(struct loop *loop, int (*work)(struct datapath *dp, struct error *err))
 {
-	struct loop *loop = arg;
 	struct error err;
-	int r;
+	int r = datapath_lock(loop->options->dp, session_waiting, &err);
 
-	(void)fd;
-	(void)what;
-	r = datapath_lock(loop->options->dp, session_waiting, &err);
+	if (r == -ESTALE)
+		end_stale(loop);
 	if (r >= 0) {
-		r = datapath_refresh_paths(loop->options->dp, &err);
+		r = work(loop->options->dp, &err);
 		datapath_unlock(loop->options->dp);
 	}
 	if (r < 0)
 		on_line(loop, err.text);
-	follow_node_addresses(loop);
+	return r;
+}
+
+static void on_paths_due(evutil_socket_t fd, short what, void *arg)
+{
+	struct loop *loop = arg;
+
+	(void)fd;
+	(void)what;
+	if (do_locked(loop, datapath_refresh_paths) != -ESTALE)
+		follow_node_addresses(loop);
 }
 
 /* Connections from before a change may be over by now, and what is remembered of them with them. */
 static void on_settle(evutil_socket_t fd, short what, void *arg)
 {
 	struct loop *loop = arg;
-	struct error err;
-	int r;
 
 	(void)fd;
 	(void)what;
-	if (!datapath_unsettled(loop->options->dp))
-		return;
-	r = datapath_lock(loop->options->dp, session_waiting, &err);
-	if (r >= 0) {
-		r = datapath_settle(loop->options->dp, &err);
-		datapath_unlock(loop->options->dp);
-	}
-	if (r < 0)
-		on_line(loop, err.text);
+	if (datapath_unsettled(loop->options->dp))
+		do_locked(loop, datapath_settle);
 }
 
 /* --- life --- */

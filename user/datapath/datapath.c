@@ -341,7 +341,9 @@ int datapath_lock(struct datapath *dp, void (*waiting)(const char *pin_dir), str
 	paths_forget(dp);
 	generation = __atomic_load_n(&config_of(dp)->generation, __ATOMIC_ACQUIRE);
 	if (!dir_same(dp))
-		r = error_set(err, ESTALE, "%s: was removed by another lbctl meanwhile",
+		r = error_set(err, ESTALE,
+			      "%s: was removed by another lbctl meanwhile; start this again, "
+			      "after `lbctl attach DEV` if nothing is there",
 			      dp->pin_dir);
 	else if (generation & 1)
 		r = repair(dp, err);

@@ -51,7 +51,8 @@ int datapath_destroy(struct datapath *dp, struct error *err);
 
 /*
  * The writers' lock (flock on the pin directory). Waits; after a second calls waiting() once, if
- * given. Re-reads the state if another writer changed it.
+ * given. Re-reads the state if another writer changed it. -ESTALE: the pins were removed; it will
+ * not be had any more.
  */
 int datapath_lock(struct datapath *dp, void (*waiting)(const char *pin_dir), struct error *err);
 void datapath_unlock(struct datapath *dp);
