@@ -212,6 +212,20 @@ def test_signals_end_it_still(hello, number):
     assert running.end(number) == 0 and not running.err
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_it_while_another_holds_the_lock(hello, number):
+    running = hello.watch()
+    watching(hello)
+    held = os.open(PIN_DIR, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        hello.slice("10.0.0.4")
+        running.says("waiting for the lock")
+        assert running.end(number) == 0 and len(running.err) == 1, running.err
+    finally:
+        os.close(held)
+
+
 def test_as_another_user(hello):
     """uid != 0, with the three capabilities and nothing else; the pins are that user's."""
     user, folder = 12345, hello.folder

@@ -284,8 +284,7 @@ int sync_batch(struct sync *sync)
 	int r;
 
 	sync->n_failed = 0;
-	sync->lock_error = sync->dry_run ? 0 : datapath_lock(sync->dp, session_waiting, &err);
-	if (sync->lock_error < 0) {
+	if (!sync->dry_run && datapath_lock(sync->dp, session_waiting, &err) < 0) {
 		progress_clear();
 		return fail("%s", err.text);
 	}

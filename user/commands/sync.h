@@ -25,7 +25,6 @@ struct sync {
 	bool swept;			/* leftovers of earlier runs are gone */
 	struct model *told;		/* VIPs that a line on stderr has been about */
 	struct model *waiting;		/* VIPs that could not be had or written */
-	int lock_error;			/* of the last batch: 0, or why it did nothing */
 	size_t n_failed;		/* services that could not be written in the last batch */
 	size_t n_changed;		/* services that were, or would be */
 };

@@ -19,6 +19,8 @@ enum {
 	/* between batches; the first event after a pause is applied at once */
 	COALESCE_MS = 20,
 	WAITING_MS = 30000,	/* until what could not be had or written is tried again */
+	LOCK_MS = 20,		/* until a lock that another one holds is tried again */
+	LOCK_TRIES = 50,	/* until that is told */
 	PATHS_MS = 50,		/* routes come in bursts */
 	SETTLE_S = 60,		/* until it is looked again whether a change is long ago */
 };
@@ -32,6 +34,7 @@ struct loop {
 	struct endpoint *node_addresses;
 	size_t n_node_addresses;
 	uint64_t last_batch_ms;
+	unsigned int n_refused;	/* locks, since one was had */
 	bool done;		/* a first batch was applied */
 	int status;
 };
@@ -105,16 +108,47 @@ static void end_stale(struct loop *loop)
 	event_base_loopbreak(loop->base);
 }
 
+/*
+ * A watch does not sleep until it has the lock: signals would not end it meanwhile, and health
+ * checks get no answer.
+ */
+static int lock(struct loop *loop)
+{
+	struct error err;
+	int r = datapath_try_lock(loop->options->dp, &err);
+
+	if (r == -EAGAIN) {
+		if (++loop->n_refused == LOCK_TRIES)
+			session_waiting(datapath_pin_dir(loop->options->dp));
+		return r;
+	}
+	loop->n_refused = 0;
+	if (r < 0)
+		on_line(loop, err.text);
+	if (r == -ESTALE)
+		end_stale(loop);
+	return r;
+}
+
 static void run_batch(struct loop *loop)
 {
 	loop->status = sync_batch(&loop->sync);
 	loop->last_batch_ms = now_ms();
 	loop->done = true;
-	if (!loop->options->kube.watch)
+}
+
+/* The batch finds the lock taken, and gives it back. */
+static void run_watch_batch(struct loop *loop)
+{
+	int r = loop->options->dry_run ? 0 : lock(loop);
+
+	if (r == -EAGAIN) {
+		start_timer(loop->batch, LOCK_MS);
 		return;
-	if (loop->sync.lock_error == -ESTALE)
-		end_stale(loop);
-	else if (loop->sync.lock_error || sync_waiting(&loop->sync))
+	}
+	if (r >= 0)
+		run_batch(loop);
+	if (r < 0 || sync_waiting(&loop->sync))
 		start_timer(loop->waiting, WAITING_MS);
 }
 
@@ -124,9 +158,12 @@ static void on_batch(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	if (loop->options->kube.watch) {
+		run_watch_batch(loop);
+		return;
+	}
 	run_batch(loop);
-	if (!loop->options->kube.watch)
-		event_base_loopbreak(loop->base);
+	event_base_loopbreak(loop->base);
 }
 
 static void on_waiting(evutil_socket_t fd, short what, void *arg)
@@ -136,7 +173,7 @@ static void on_waiting(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	sync_again(&loop->sync);
-	run_batch(loop);
+	run_watch_batch(loop);
 }
 
 /* Ending is no failure: forwarding needs no process. */
@@ -196,42 +233,42 @@ static void on_paths(evutil_socket_t fd, short what, void *arg)
 	start_timer(loop->paths_due, PATHS_MS);
 }
 
-/* Does it with the lock, and tells what went wrong. */
-static int do_locked(struct loop *loop, int (*work)(struct datapath *dp, struct error *err))
-{
-	struct error err;
-	int r = datapath_lock(loop->options->dp, session_waiting, &err);
-
-	if (r == -ESTALE)
-		end_stale(loop);
-	if (r >= 0) {
-		r = work(loop->options->dp, &err);
-		datapath_unlock(loop->options->dp);
-	}
-	if (r < 0)
-		on_line(loop, err.text);
-	return r;
-}
-
 static void on_paths_due(evutil_socket_t fd, short what, void *arg)
 {
 	struct loop *loop = arg;
+	struct error err;
+	int r = lock(loop);
 
 	(void)fd;
 	(void)what;
-	if (do_locked(loop, datapath_refresh_paths) != -ESTALE)
-		follow_node_addresses(loop);
+	if (r == -EAGAIN)
+		start_timer(loop->paths_due, PATHS_MS);
+	if (r == -EAGAIN || r == -ESTALE)
+		return;
+	if (r >= 0) {
+		if (datapath_refresh_paths(loop->options->dp, &err) < 0)
+			on_line(loop, err.text);
+		datapath_unlock(loop->options->dp);
+	}
+	follow_node_addresses(loop);
 }
 
-/* Connections from before a change may be over by now, and what is remembered of them with them. */
+/*
+ * Connections from before a change may be over by now, and what is remembered of them with them.
+ * Without the lock, a minute later.
+ */
 static void on_settle(evutil_socket_t fd, short what, void *arg)
 {
 	struct loop *loop = arg;
+	struct error err;
 
 	(void)fd;
 	(void)what;
-	if (datapath_unsettled(loop->options->dp))
-		do_locked(loop, datapath_settle);
+	if (!datapath_unsettled(loop->options->dp) || lock(loop) < 0)
+		return;
+	if (datapath_settle(loop->options->dp, &err) < 0)
+		on_line(loop, err.text);
+	datapath_unlock(loop->options->dp);
 }
 
 /* --- life --- */

@@ -323,20 +323,20 @@ static bool dir_same(const struct datapath *dp)
 	       locked.st_ino == named.st_ino && locked.st_dev == named.st_dev;
 }
 
-int datapath_lock(struct datapath *dp, void (*waiting)(const char *pin_dir), struct error *err)
+static int lock_allowed(const struct datapath *dp, struct error *err)
+{
+	if (!dp->read_only)
+		return 0;
+	return error_set(err, EACCES, "%s: this user may look (--pin-group), and change nothing",
+			 dp->pin_dir);
+}
+
+/* The lock is had: whether anything can be written with it, and what others wrote meanwhile. */
+static int lock_begin(struct datapath *dp, struct error *err)
 {
 	uint64_t generation;
-	int r;
+	int r = 0;
 
-	if (dp->locked)
-		return 0;
-	if (dp->read_only)
-		return error_set(err, EACCES,
-				 "%s: this user may look (--pin-group), and change nothing",
-				 dp->pin_dir);
-	r = lock_wait(dp, waiting, err);
-	if (r)
-		return r;
 	dp->locked = true;
 	paths_forget(dp);
 	generation = __atomic_load_n(&config_of(dp)->generation, __ATOMIC_ACQUIRE);
@@ -354,12 +354,41 @@ int datapath_lock(struct datapath *dp, void (*waiting)(const char *pin_dir), str
 	return r;
 }
 
+int datapath_lock(struct datapath *dp, void (*waiting)(const char *pin_dir), struct error *err)
+{
+	int r;
+
+	if (dp->locked)
+		return 0;
+	r = lock_allowed(dp, err);
+	if (!r)
+		r = lock_wait(dp, waiting, err);
+	return r ?: lock_begin(dp, err);
+}
+
+int datapath_try_lock(struct datapath *dp, struct error *err)
+{
+	int r;
+
+	if (dp->locked)
+		return 0;
+	r = lock_allowed(dp, err);
+	if (!r && flock(dp->dir_fd, LOCK_EX | LOCK_NB))
+		r = error_set(err, errno, "%s: the lock: %s", dp->pin_dir, strerror(errno));
+	return r ?: lock_begin(dp, err);
+}
+
 void datapath_unlock(struct datapath *dp)
 {
 	if (!dp->locked)
 		return;
 	flock(dp->dir_fd, LOCK_UN);
 	dp->locked = false;
+}
+
+const char *datapath_pin_dir(const struct datapath *dp)
+{
+	return dp->pin_dir;
 }
 
 const struct model *datapath_model(struct datapath *dp)

@@ -55,7 +55,10 @@ int datapath_destroy(struct datapath *dp, struct error *err);
  * not be had any more.
  */
 int datapath_lock(struct datapath *dp, void (*waiting)(const char *pin_dir), struct error *err);
+/* Does not wait: -EAGAIN if another one has it. */
+int datapath_try_lock(struct datapath *dp, struct error *err);
 void datapath_unlock(struct datapath *dp);
+const char *datapath_pin_dir(const struct datapath *dp);
 
 /*
  * Lets a group open what is pinned, for reading; 0: nobody but root again. Needs the lock.
