@@ -755,6 +755,29 @@ static void half_done_is_finished(void **state)
 	unmake(dp);
 }
 
+/* There is one ring, which leaves no room for another. */
+static void half_done_is_finished_without_room(void **state)
+{
+	struct datapath *dp = make((struct datapath_sizes){
+		.services = 16, .backends = 1024, .flows = 1024, .ring_slots = 16384 });
+	struct service *wish = service_of(vip_of(1), 0, 100);
+	uint32_t slot;
+
+	(void)state;
+	apply(dp, wish);
+	slot = model_find(dp->model, &wish->vip)->id;
+	write_begin(dp);
+	service_begin(&(struct slot){ .generation = slot_at(dp, XLB_IPV4, slot).generation });
+	datapath_close(dp);
+
+	dp = open_again();
+	ok(datapath_lock(dp, NULL, &err));
+	assert_sound(dp);
+	assert_int_equal(model_find(dp->model, &wish->vip)->n_backends, 100);
+	service_free(wish);
+	unmake(dp);
+}
+
 static void writer(void)
 {
 	struct datapath *dp = open_again();
@@ -910,6 +933,7 @@ int main(void)
 		TEST(the_second_waits_and_says_so),
 		TEST(removed_while_waiting),
 		TEST(half_done_is_finished),
+		TEST(half_done_is_finished_without_room),
 		TEST(killed_at_any_time),
 		TEST(counters_are_summed),
 		TEST(the_table_is_there_without_us),

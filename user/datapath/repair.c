@@ -92,6 +92,9 @@ static int service_mend(struct datapath *dp, uint8_t family, uint32_t id, struct
 		return r;
 	if (service) {
 		r = ring_rebuild(dp, service, err);
+		/* No room for another: who is in the one in force serves, and its next change replaces it. */
+		if (r == -ENOSPC)
+			r = 0;
 	} else {
 		service_info_delete(dp, family, id);
 		service_stats_clear(dp, family, id, NULL);
