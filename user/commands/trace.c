@@ -17,7 +17,7 @@
 
 static const struct option_spec options[] = {
 	{ 'f', "flags", "FLAGS",
-	  "of TCP, with commas: fin, syn, rst, psh, ack, urg (default syn)" },
+	  "of TCP, with commas: fin, syn, rst, psh, ack, urg, ece, cwr (default syn)" },
 	{ 'r', "packet", "FILE",
 	  "instead of making a packet, read the first of this pcap file (-: standard input)" },
 	{ 'd', "device", "DEV", "where it comes in (default: the first attached device)" },
