@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """`lbctl backends sync --watch`: streams that end, break, expire or fall silent, and an API server that goes away."""
 
+import fcntl
 import json
 import os
 import signal
@@ -485,7 +486,11 @@ def test_pins_that_were_removed(watched, how):
     wait_for(lambda: len(watched.server.watchers()) == 4, 10, "two more watches")
     try:
         if how in ("a Service", "a route"):
-            os.rename(folder, f"{folder}-old")  # as detach does, but without an event of a link
+            # As detach does, with the lock, but without an event of a link.
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            os.rename(folder, f"{folder}-old")
+            os.close(lock)
             if how == "a Service":
                 watched.service("web", "192.0.2.11")
             else:
