@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 """What a running watch may still do: capabilities, no_new_privs, the filter of system calls; and that its work goes on with that."""
 
-import fcntl
 import json
 import os
 import pathlib
@@ -11,7 +10,7 @@ import pytest
 
 from test_credentials import EXEC, credential, plugin, runs
 from test_watch import follows
-from world import LBCTL, PIN_DIR, TOP, lbctl, lbctl_json, run, wait_for
+from world import LBCTL, PIN_DIR, TOP, lbctl, lbctl_json, lock_held, run, wait_for
 
 OTHER = TOP / "build/tests/other/lbctl"
 NET_ADMIN, PERFMON, BPF = 12, 38, 39
@@ -65,11 +64,9 @@ def test_nothing_is_refused_that_it_needs(hello):
     run("ip", "addr", "add", "10.77.0.1/24", "dev", "late0", "nodad", check=False)
     run("ip", "route", "add", "10.0.0.3/32", "via", "10.77.0.2", "dev", "late0", "onlink", check=False)
     run("ip", "link", "del", "late0")
-    held = os.open(PIN_DIR, os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
-    hello.slice("10.0.0.4")
-    running.says("waiting for the lock")
-    os.close(held)
+    with lock_held():
+        hello.slice("10.0.0.4")
+        running.says("waiting for the lock")
     follows(hello, "10.0.0.4")
     assert running.end() == 0
     assert not [line for line in running.err if "refused" in line], running.err
@@ -216,14 +213,10 @@ def test_signals_end_it_still(hello, number):
 def test_signals_end_it_while_another_holds_the_lock(hello, number):
     running = hello.watch()
     watching(hello)
-    held = os.open(PIN_DIR, os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
-    try:
+    with lock_held():
         hello.slice("10.0.0.4")
         running.says("waiting for the lock")
         assert running.end(number) == 0 and len(running.err) == 1, running.err
-    finally:
-        os.close(held)
 
 
 def test_as_another_user(hello):

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 """`lbctl backends sync --watch`: streams that end, break, expire or fall silent, and an API server that goes away."""
 
-import fcntl
 import json
 import os
 import signal
@@ -11,7 +10,7 @@ import pytest
 
 from apiserver import Answer, bookmark, event
 from conftest import as_json
-from world import PIN_DIR, lbctl, run, wait_for
+from world import PIN_DIR, lbctl, lock_held, run, wait_for
 
 VIP = "192.0.2.10:80/tcp"
 SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
@@ -487,10 +486,8 @@ def test_pins_that_were_removed(watched, how):
     try:
         if how in ("a Service", "a route"):
             # As detach does, with the lock, but without an event of a link.
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            os.rename(folder, f"{folder}-old")
-            os.close(lock)
+            with lock_held(folder):
+                os.rename(folder, f"{folder}-old")
             if how == "a Service":
                 watched.service("web", "192.0.2.11")
             else:

@@ -7,6 +7,7 @@ up by one `ip -batch` for many, and what is Python is forked."""
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import pathlib
@@ -69,6 +70,17 @@ def wait_for(condition, seconds=10, what="condition", step=0.02):
         if time.monotonic() > end:
             raise Failed(f"waited {seconds} s for {what}")
         time.sleep(step)
+
+
+@contextlib.contextmanager
+def lock_held(folder=PIN_DIR):
+    """As by another lbctl."""
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def sysctl(**values):

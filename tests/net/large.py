@@ -5,7 +5,9 @@ import hashlib
 import json
 import socket
 
+import detunnel
 from conftest import VIPS
+from direct import no_rp_filter, own
 from world import lbctl
 
 PORT = 9000
@@ -34,6 +36,13 @@ def forked(host, function, *arguments):
     """A function that says when it is ready, on a host."""
     child = host.fork(function, *arguments)
     assert child.stdout.readline() == "ready\n"
+
+
+def take_out_of_tunnels(host, vip):
+    """The host has the VIP, and takes packets for it out of tunnels behind the kernel's reassembly."""
+    own(host, vip)
+    no_rp_filter(host)
+    forked(host, detunnel.take_out_of_tunnels)
 
 
 def drops():

@@ -4,11 +4,10 @@
 import os
 import socket
 
-import detunnel
 import pytest
 from conftest import VIPS, text
-from direct import DIRECT, TRANSLATED, no_rp_filter, own, own_vips
-from large import PORT, answer_large, answer_to, drops, forked, fragments, udp_datagram
+from direct import DIRECT, TRANSLATED, no_rp_filter, own_vips
+from large import PORT, answer_large, answer_to, drops, forked, fragments, take_out_of_tunnels, udp_datagram
 from world import NODE, lbctl, lbctl_json, wait_for
 
 WHOLE = 4000    # of data
@@ -112,10 +111,8 @@ def test_direct_return(net, forward, inner, outer):
 def test_fragments_that_the_tunnel_fragments(net, forward, outer):
     """All but the last are too long for it, whether they waited or not."""
     there = net.neighbour(1, "eth1")
-    own(there.host, VIPS[4])
-    no_rp_filter(there.host)
     net.attach("eth0", "eth1")
-    forked(there.host, detunnel.take_out_of_tunnels)
+    take_out_of_tunnels(there.host, VIPS[4])
     forked(there.host, answer_large)
     add(there.addresses[outer], 4, forward)
     ask(net, 4, 1480, (0, 1, 2))

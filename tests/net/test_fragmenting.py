@@ -6,12 +6,11 @@ import json
 import os
 import socket
 
-import detunnel
 import pytest
 from conftest import VIPS, text
 from direct import PORT as TCP_PORT
-from direct import no_rp_filter, own, own_vips, serve
-from large import DISCOVER_DONT, MTU_DISCOVER, PORT, answer_large, answer_to, drops, forked
+from direct import own_vips, serve
+from large import DISCOVER_DONT, MTU_DISCOVER, PORT, answer_large, answer_to, drops, forked, take_out_of_tunnels
 from world import NODE, lbctl
 
 SIZES = (1400, 1453, 1472, 1473, 4000, 60000)
@@ -58,9 +57,7 @@ def test_large_datagrams_through_tunnels(net, place, forward, outer, scheduler):
     else:
         there = net.same_device()
         net.attach("eth0")
-    own(there.host, VIPS[4])
-    no_rp_filter(there.host)
-    forked(there.host, detunnel.take_out_of_tunnels)
+    take_out_of_tunnels(there.host, VIPS[4])
     forked(there.host, answer_large)
     add(there, forward, outer, scheduler=scheduler)
     assert asked_for(net) == dict.fromkeys(SIZES, True), drops()
@@ -72,9 +69,7 @@ def test_tcp_without_df_through_tunnels(net, forward, outer):
     """Segments that follow each other closely, each of which gets two fragments: none may be merged with the next on its way to tc."""
     there = net.neighbour(1, "eth1")
     net.attach("eth0", "eth1")
-    own(there.host, VIPS[4])
-    no_rp_filter(there.host)
-    forked(there.host, detunnel.take_out_of_tunnels)
+    take_out_of_tunnels(there.host, VIPS[4])
     net.client.run("sysctl", "-qw", "net.ipv4.ip_no_pmtu_disc=1")
     net.client.run("ethtool", "-K", "eth0", "tso", "off", "gso", "off")
     NODE.run("ethtool", "-K", "eth0", "gro", "on")
@@ -105,9 +100,7 @@ def test_ipv6_in_a_tunnel_over_the_narrowest_way(net, forward, outer):
     there = net.neighbour(1, "eth1", mtu=1280)
     NODE.run("ip", "link", "set", "eth1", "mtu", 1280)
     net.attach("eth0", "eth1")
-    own(there.host, VIPS[6])
-    no_rp_filter(there.host)
-    forked(there.host, detunnel.take_out_of_tunnels)
+    take_out_of_tunnels(there.host, VIPS[6])
     forked(there.host, answer_large)
     key = f"{text(VIPS[6], PORT)}/udp"
     lbctl("services", "add", key, "--forward", forward)

@@ -42,18 +42,16 @@ def begin(family, sport=None, flags="S"):
     return stand.send(frame(client, vip, TCP(sport=sport or next(PORTS), dport=80, flags=flags)))
 
 
-def answer(out, family, flags):
-    """The backend's answer to a packet that it got."""
-    backend, node = network(family, (BACKEND, stand.NODE), (BACKEND6, stand.NODE6))
-    return stand.send(frame(backend, node, TCP(sport=8080, dport=Ether(out)[TCP].sport, flags=flags),
+def answer(out, family, flags, to=(stand.NODE, stand.NODE6)):
+    """The backend's answer to a packet that it got, by nat from the node, by dnat from the client."""
+    backend, to = network(family, (BACKEND, to[0]), (BACKEND6, to[1]))
+    return stand.send(frame(backend, to, TCP(sport=8080, dport=Ether(out)[TCP].sport, flags=flags),
                             macs=(backend_mac(backend), stand.NODE_MAC)))
 
 
-def answer_of(out, family):
+def dnat_answered(out, family):
     """Whether an answer of the backend to a packet by dnat gets to the client."""
-    client, backend = network(family, (CLIENT, BACKEND), (CLIENT6, BACKEND6))
-    verdict, back = stand.send(frame(backend, client, TCP(sport=8080, dport=Ether(out)[TCP].sport, flags="SA"),
-                                     macs=(backend_mac(backend), stand.NODE_MAC)))
+    verdict, back = answer(out, family, "SA", to=(CLIENT, CLIENT6))
     return verdict == "tx" and Ether(back)[TCP].sport == 80
 
 
@@ -100,14 +98,14 @@ def test_a_slot_that_is_being_taken_hides_nobody(service, tables, family):
     service(vip_text(family, 80, "tcp"), [backend_text(family, 8080)], forward="dnat")
     flows, sport = tables[family], next(PORTS)
     verdict, out = begin(family, sport=sport)
-    assert verdict == "tx" and answer_of(out, family)
+    assert verdict == "tx" and dnat_answered(out, family)
     for which in (0, 1):
         ((at, value),) = flows.flows(which)
         line = at - at % (4 * flows.size)
         flow = flows.memory[at:at + flows.size]
         taken = flow[:-8] + struct.pack("=Q", CLAIMED << 24 | (value >> 48) << 48)
         flows.memory[line:line + 4 * flows.size] = flow + 3 * taken
-    assert begin(family, sport=sport, flags="A") == ("tx", ANY) and answer_of(out, family)
+    assert begin(family, sport=sport, flags="A") == ("tx", ANY) and dnat_answered(out, family)
     assert [flow_state(value) for which in (0, 1) for _, value in flows.flows(which) if value & 0xffffff] == [ESTABLISHED] * 2
 
 
