@@ -9,7 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -27,7 +29,7 @@ struct stand {
 	struct xlb_bpf *xlb;
 	struct xlb_config config;
 	unsigned int ifindex, mtu;
-	int cpus;
+	int cpus, socket;
 	uint32_t used[MODEL_SERVICES][2];	/* slots of the last configuration: id, is IPv6 */
 	unsigned int n_used, n_backends;
 	void *flows, *flows6, *filter;
@@ -71,6 +73,9 @@ static void world_make(struct stand *stand)
 		shell(command);
 	}
 	stand->ifindex = if_nametoindex("v0");
+	stand->socket = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (stand->socket < 0)
+		die("socket");
 }
 
 static void size(struct bpf_map *map, uint32_t entries)
@@ -84,7 +89,7 @@ static void config_fill(struct xlb_config *config)
 	*config = (struct xlb_config){
 		.abi_version = XLB_ABI_VERSION, .services = 1024, .backends = 256,
 		.ring_slots = MODEL_SERVICES * 64, .flow_lines = LINES, .flow6_lines = LINES,
-		.neighbours = 4096, .port_min = 1024, .port_max = 32767,
+		.neighbours = 256, .port_min = 1024, .port_max = 32767,
 		.secret = { 0x243f6a8885a308d3, 0x13198a2e03707344 }, .seed = 1,
 		/* Time stands still; hz 0: every answer finds its ration renewed. */
 		.tick_shift = 40, .hz = 0,
@@ -191,12 +196,12 @@ static void forget_neighbours(struct stand *stand)
 
 static void link_set(struct stand *stand, unsigned int mtu)
 {
-	char command[64];
+	struct ifreq request = { .ifr_name = "v0", .ifr_mtu = mtu };
 
 	if (stand->mtu == mtu)
 		return;
-	snprintf(command, sizeof(command), "ip link set v0 mtu %u", mtu);
-	shell(command);
+	if (ioctl(stand->socket, SIOCSIFMTU, &request))
+		die("the link's MTU");
 	stand->mtu = mtu;
 	forget_neighbours(stand);
 }
