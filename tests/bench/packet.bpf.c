@@ -116,6 +116,15 @@ int sink(struct xdp_md *ctx)
 	return XDP_DROP;
 }
 
+/* What the wrapper takes off again, and nothing else. */
+__u32 grown;
+
+SEC("xdp")
+int grow(struct xdp_md *ctx)
+{
+	return bpf_xdp_adjust_head(ctx, -(int)(grown & 127)) ? XDP_ABORTED : XDP_TX;
+}
+
 SEC("xdp")
 int empty(struct xdp_md *ctx)
 {
