@@ -93,6 +93,12 @@ static __always_inline void hold_end(struct packet *packet)
 	packet->added = 0;
 }
 
+static __always_inline void hold_add(struct xlb_count *count, const struct xlb_fragment *known)
+{
+	count->packets += known->packets;
+	count->bytes += known->bytes;
+}
+
 /* What was kept goes where its first goes, and is counted with it. */
 static __always_inline void hold_count(const struct packet *packet, const struct xlb_fragment *known)
 {
@@ -103,10 +109,13 @@ static __always_inline void hold_count(const struct packet *packet, const struct
 	tally = bpf_map_lookup_elem(&backend_tally, &id);
 	if (!service || !tally)
 		return;
-	service->to_backend.packets += known->packets;
-	service->to_backend.bytes += known->bytes;
-	tally->to_backend.packets += known->packets;
-	tally->to_backend.bytes += known->bytes;
+	if (packet->outcome.to_client) {
+		hold_add(&service->to_client, known);
+		hold_add(&tally->to_client, known);
+	} else {
+		hold_add(&service->to_backend, known);
+		hold_add(&tally->to_backend, known);
+	}
 }
 
 /* Remembers the ports of a first fragment that turned out to be ours; `verdict` is what became of it. */

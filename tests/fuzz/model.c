@@ -689,6 +689,12 @@ static const char *restore(struct model *model, const struct packet *packet,
 	model->service_counts[flow->service].to_client_bytes += packet->bytes;
 	model->backend_counts[flow->backend].to_client++;
 	model->backend_counts[flow->backend].to_client_bytes += packet->bytes;
+	if (packet->held) {
+		model->service_counts[flow->service].to_client += packet->held->packets;
+		model->service_counts[flow->service].to_client_bytes += packet->held->bytes;
+		model->backend_counts[flow->backend].to_client += packet->held->packets;
+		model->backend_counts[flow->backend].to_client_bytes += packet->held->bytes;
+	}
 	return NULL;
 }
 

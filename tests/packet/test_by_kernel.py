@@ -16,8 +16,10 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 import stand
-from frames import BACKEND, BACKEND6, CLIENT, LINKS, PORTS, VIP, backend_mac, backend_text, frame, network, transport, vip_text
+from frames import (BACKEND, BACKEND6, CLIENT, CLIENT6, LINKS, PORTS, VIP, VIP6, backend_mac, backend_text, frame, network,
+                    transport, vip_text)
 from test_modes import MODES, addresses, expected, tagged
+from test_packets import dumped
 from test_unusual import cut
 from world import PIN_DIR
 
@@ -295,6 +297,25 @@ def test_fragments_before_their_first(service, forward, family, outer, link):
     assert counters()["bytes"] == sum(len(sent) - 14 - tags for sent in (first, *others))
     verdict, out = stand.send(others[0])
     assert verdict == "tx" and backend_mac(network(outer, BACKEND, BACKEND6)) == Ether(out).dst
+
+
+@pytest.mark.parametrize("family", (4, 6))
+def test_fragments_of_an_answer_before_their_first(service, family):
+    """Where a backend answers to an address that is a VIP, as a node port's is: what was kept counts as going to the client."""
+    key = service(vip_text(family, 80, "udp"), [backend_text(family, 8080)])
+    node, backend, client, vip = network(family, (stand.NODE, BACKEND, CLIENT, VIP), (stand.NODE6, BACKEND6, CLIENT6, VIP6))
+    service(f"{network(family, node, f'[{node}]')}:31000/udp", [backend_text(family, 8081)])
+    asked = frame(client, vip, UDP(sport=next(PORTS), dport=80))
+    verdict, out = stand.send(asked)
+    assert verdict == "tx"
+    answer = network(family, IP, IPv6)(src=backend, dst=node) / UDP(sport=8080, dport=Ether(out)[UDP].sport) / Raw(b"a" * 2500)
+    first, others = cut(answer, family, next(PORTS))
+    link = Ether(src=backend_mac(backend), dst=stand.NODE_MAC)
+    for piece in (*reversed(others), first):
+        verdict, out = stand.send(bytes(link / piece))
+        assert verdict == "pass" and noted(out)[0].held
+    sizes = [len(bytes(piece)) for piece in (first, *others)]
+    stand.wait_for(lambda: dumped(key) == [1, len(asked) - 14, len(sizes), sum(sizes), 1], 2, "all to be counted")
 
 
 def test_a_first_fragment_of_its_own_goes_straight(service):
