@@ -22,7 +22,7 @@ enum {
 	LOCK_MS = 20,		/* until a lock that another one holds is tried again */
 	LOCK_TRIES = 50,	/* until that is told */
 	PATHS_MS = 50,		/* routes come in bursts */
-	SETTLE_S = 60,		/* until it is looked again whether a change is long ago */
+	SETTLE_S = 60,		/* until it is looked again what has ended with time */
 };
 
 struct loop {
@@ -254,8 +254,8 @@ static void on_paths_due(evutil_socket_t fd, short what, void *arg)
 }
 
 /*
- * Connections from before a change may be over by now, and what is remembered of them with them.
- * Without the lock, a minute later.
+ * Connections from before a change may be over by now, and what is remembered of them with them; and
+ * flows whose clients have vanished. Without the lock, a minute later.
  */
 static void on_settle(evutil_socket_t fd, short what, void *arg)
 {

@@ -231,6 +231,12 @@ void flow_rename(const struct flow_view *flow, uint32_t backend);
 /* Whether a flow is over: its time has run out, though its slot was not wanted yet. */
 bool flow_expired(const struct datapath *dp, union xlb_flow_value value, uint32_t now);
 
+/* loads.c: how many flows backends have. */
+/* Whether a service chooses by that. */
+bool loads_matter(const struct datapath *dp);
+/* Counts off flows that are over, and counts those that are not and were missed. */
+int loads_settle(struct datapath *dp, uint32_t now, struct error *err);
+
 /* tick.c: the packet path's time, as it stands in the maps. */
 int tick_get(struct datapath *dp, uint32_t *ret_tick, struct error *err);
 /* Ticks from one to a later one. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Services whose flows are not all where their rings say (see rings.c), and how that ends.
+ * What ends with time. The loads of backends are in loads.c; here it is services whose flows are not all
+ * where their rings say (see rings.c).
  *
  * A flow from before a change that was silent for as long as an established flow may be is over. So
  * when the last change is that long ago, all flows that are elsewhere than the ring says are in the
@@ -54,6 +55,8 @@ bool datapath_unsettled(const struct datapath *dp)
 	struct service *service;
 	size_t cursor = 0;
 
+	if (loads_matter(dp))
+		return true;
 	while ((service = model_next(dp->model, &cursor)))
 		if (*slot_of(dp, service).moved)
 			return true;
@@ -178,6 +181,8 @@ int datapath_settle(struct datapath *dp, struct error *err)
 	if (!datapath_unsettled(dp))
 		return 0;
 	r = tick_get(dp, &settling.now, err);
+	if (!r && loads_matter(dp))
+		r = loads_settle(dp, settling.now, err);
 	if (!r)
 		r = due_collect(&settling, err);
 	if (r || !settling.first)
