@@ -33,6 +33,7 @@
 #include "sums.h"
 
 #define ROUND_PACKETS 4000
+#define PROGRESS 10000000	/* packets, until a line says so */
 
 /* The packets of a round, kept for shrinking. */
 static struct { unsigned int length; uint8_t data[FRAME_MAX]; } packets[ROUND_PACKETS];
@@ -229,6 +230,8 @@ int main(int argc, char **argv)
 
 		if (!round_agrees(stand, round, n, &n))
 			return 1;
+		if ((done + n) / PROGRESS > done / PROGRESS)
+			printf("fuzz: %llu packets so far\n", done + n);
 		done += n;
 	}
 	printf("fuzz: %llu packets, no difference\n", done);
