@@ -46,10 +46,10 @@ def test_backends_become_those_of_the_file(cluster, tmp_path):
             f"{address}:8080" for address in addresses]
 
 
-def of_two_namespaces(*addresses, kind="EndpointSlice", names=("hello", "other")):
-    """A Service for each of these names in the namespaces a and b, with these endpoints."""
+def of_two_namespaces(*addresses, kind="EndpointSlice", names=("hello", "other"), namespaces=("a", "b")):
+    """A Service for each of these names in each of the namespaces, with these endpoints."""
     items = []
-    for place, namespace in enumerate(("a", "b")):
+    for place, namespace in enumerate(namespaces):
         for last, name in enumerate(names):
             metadata = {"name": name, "namespace": namespace}
             vip = f"192.0.2.{10 * place + last + 10}"
@@ -77,7 +77,7 @@ def test_scope(cluster, kind, scope, places):
     assert sorted(everything) == ["192.0.2.10", "192.0.2.11", "192.0.2.20", "192.0.2.21"]
     assert sync(of_two_namespaces("10.0.0.3", kind=kind), *scope) == everything | {vip: ["10.0.0.3"] for vip in ours}
     left = {vip: backends for vip, backends in everything.items() if vip not in ours}
-    assert sync(of_two_namespaces("10.0.0.4", kind=kind, names=()), *scope) == left
+    assert sync(of_two_namespaces("10.0.0.4", kind=kind, namespaces=("a",)), *scope) == left
 
 
 @pytest.mark.parametrize("text, complaint", [
@@ -86,10 +86,11 @@ def test_scope(cluster, kind, scope, places):
     (GOOD[:100], "it ends in the middle of a value"),
     (GOOD + "}", "not JSON"),
     (GOOD + "\0", "not JSON"),
-    (GOOD.replace("hello", "he\\u0000llo"), "NUL in a string"),
+    (GOOD.replace("hello", "he\\u0000llo"), "is no name"),
     ("<html></html>", "not JSON"),
     ("[" * 1000000, "nested more than 64 deep"),
     ('{"kind":"List","kind":"List","items":[]}', 'key "kind" is there twice'),
+    ('{"kind":"List"}', "items: a list is expected, and nothing is there"),
     ('{"kind":"List","items":null}', "items: a list is expected"),
     ('{"kind":"PodList","items":[]}', 'kind "PodList" is no list of Services'),
     ('{"kind":"ConfigMap","metadata":{"name":"a"}}', 'kind "ConfigMap" is none of Service'),

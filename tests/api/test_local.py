@@ -32,6 +32,14 @@ def refuses(port=PORT):
         return sock.connect_ex(("127.0.0.1", port)) != 0
 
 
+def answers_for(port=PORT):
+    """The Service that the port is of now; None: nobody's, or it has just become another's."""
+    try:
+        return ask(port)[2]["service"]["name"]
+    except OSError:
+        return None
+
+
 @pytest.fixture(name="local")
 def make_local(cluster):
     """One endpoint here, in zone z1, and one elsewhere."""
@@ -127,6 +135,23 @@ def test_health_checks_end_with_their_service(local):
     assert ask()[0] == 200
     local.server.delete("services", "hello")
     wait_for(refuses, 10, "no port")
+
+
+def test_health_of_a_service_without_an_address(local):
+    """Who gives out addresses may want to know first where they would be served."""
+    local.service(vip=None, externalTrafficPolicy="Local", healthCheckNodePort=PORT)
+    local.watch("--node-name", "here")
+    wait_for(lambda: not refuses(), 10, "the port")
+    assert ask()[0] == 200
+
+
+def test_health_port_that_another_service_gets(local):
+    """At once, and not when it is tried again."""
+    start(local, "-v")
+    local.service("another", "192.0.2.11", externalTrafficPolicy="Local", healthCheckNodePort=PORT)
+    local.watches[-1].says("are left to who has it already")
+    local.server.delete("services", "hello")
+    wait_for(lambda: answers_for() == "another", 5, "the other one's answer")
 
 
 @pytest.mark.parametrize("options", [["--dry-run"], ["--vips", "clusterip"]])

@@ -115,9 +115,46 @@ def test_a_file_and_a_cluster_do_not_meet(hello, tmp_path):
     assert sorted(hello.state()) == [VIP, "192.0.2.77:80/tcp"]
     hello.sync()
     assert sorted(hello.state()) == [VIP, "192.0.2.77:80/tcp"]
-    path.write_text('{"kind":"List","items":[]}')
+    path.write_text('{"kind":"Service","metadata":{"name":"kubernetes"},"spec":{"type":"ClusterIP","clusterIP":"10.96.0.1"}}')
     lbctl("backends", "sync", "--from", path)
     assert sorted(hello.state()) == [VIP]
+
+
+def test_an_empty_list_removes_nothing(hello, tmp_path):
+    """kubectl prints one, too, when the server did not let it read anything."""
+    path = tmp_path / "list.json"
+    items = [{"kind": kind} | item for kind, name in (("Service", "services"), ("EndpointSlice", "endpointslices"))
+             for item in hello.server.objects[name].values()]
+    lbctl("services", "del", VIP, "--force")
+    path.write_text(json.dumps({"kind": "List", "items": items}))
+    lbctl("backends", "sync", "--from", path)
+    state = hello.state()
+    path.write_text('{"apiVersion":"v1","items":[],"kind":"List","metadata":{"resourceVersion":""}}')
+    result = lbctl("backends", "sync", "--from", path)
+    assert result.stdout == "" and "neither Services nor endpoints are in it: nothing is removed" in result.stderr
+    assert hello.state() == state and state
+
+
+def test_nul_in_what_nobody_looks_at(cluster):
+    """Who may write an annotation does not stop what all others wait for."""
+    service = cluster.service("other", "192.0.2.11")
+    service["metadata"]["annotations"] = {"note": "a\0b", "xlb.dev/scheduler": "r\0r"}
+    cluster.server.put("services", service)
+    cluster.service()
+    cluster.slice("10.0.0.1")
+    result = cluster.sync()
+    assert cluster.addresses() == ["10.0.0.1"]
+    assert "xlb.dev/scheduler" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_zeros_in_front(cluster):
+    """The API has let them pass, and kube-proxy reads them as decimal."""
+    cluster.service(loadBalancerSourceRanges=["198.051.100.000/24"], externalIPs=["203.0.113.009"])
+    cluster.slice("10.0.0.1", "10.0.00.002")
+    result = cluster.sync("--vips", "loadbalancer,external")
+    assert not result.stderr
+    assert sorted(cluster.state()) == [VIP, "203.0.113.9:80/tcp"] and cluster.addresses() == ["10.0.0.1", "10.0.0.2"]
+    assert lbctl_json("services", "show", VIP)["source_ranges"] == ["198.51.100.0/24"]
 
 
 def test_services_without_endpoints_keep_their_backends(hello, tmp_path):

@@ -323,6 +323,18 @@ def test_version_of_the_future(hello):
     follows(hello, "10.0.0.4")
 
 
+@pytest.mark.parametrize("refusal", [Answer(500), Answer(504)], ids=["500", "504"])
+def test_version_that_no_watch_gets_past(hello, refusal):
+    """Three refusals of the server itself, and what it has is listed instead: nothing is waited for for ever."""
+    for _ in range(3):
+        hello.server.next(f"watch {SLICES}", refusal)
+    running = hello.watch()
+    running.says(f"{refusal.status} to {SLICES}")
+    hello.slice("10.0.0.4")
+    follows(hello, "10.0.0.4")
+    assert len(watches(hello)) == 3 + 1 and lists(hello) == 2
+
+
 def test_keepalive_of_watches(watched):
     """A peer that vanished without a word is noticed: 30 s of silence, and three probes 10 s apart."""
     sockets = run("ss", "-tnoH", "state", "established", "dport", "=", f":{watched.server.port}").stdout.splitlines()

@@ -758,7 +758,8 @@ static void test_only_services(void **state)
 	assert_string_equal(world_answer(&world), "");
 	world_end(&world);
 	load(&world, "{'kind':'List','items':[]}");
-	assert_true(kube_complete(world.kube));
+	assert_false(kube_complete(world.kube));
+	assert_non_null(strstr(world.warnings, "nothing is removed"));
 	world_end(&world);
 }
 

@@ -2,6 +2,7 @@
 #include "kubernetes/decode_fields.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -180,11 +181,28 @@ int decode_metadata_text(const json_t *object, const char *map, const char *key,
 	return r < 0 ? error_prefix(err, r, "metadata") : 0;
 }
 
+void decode_without_zeros(const char *text, char *copy, size_t size)
+{
+	bool begins = !strchr(text, ':');
+	size_t length = 0;
+
+	for (; *text && length + 1 < size; text++) {
+		if (begins && text[0] == '0' && isdigit((unsigned char)text[1]))
+			continue;
+		begins = *text == '.';
+		copy[length++] = *text;
+	}
+	/* One that is too long is none. */
+	copy[*text ? 0 : length] = 0;
+}
+
 int decode_address(const char *text, uint8_t family, struct xlb_address *ret_address)
 {
 	struct xlb_address address = {};
+	char plain[INET6_ADDRSTRLEN];
 
-	if (inet_pton(family == XLB_IPV4 ? AF_INET : AF_INET6, text, address.word) != 1)
+	decode_without_zeros(text, plain, sizeof(plain));
+	if (inet_pton(family == XLB_IPV4 ? AF_INET : AF_INET6, plain, address.word) != 1)
 		return -EINVAL;
 	*ret_address = address;
 	return 0;

@@ -32,6 +32,11 @@ int decode_names(const json_t *object, const char **ret_namespace, const char **
 int decode_metadata_text(const json_t *object, const char *map, const char *key,
 			 const char **ret_text, struct error *err);
 int decode_address(const char *text, uint8_t family, struct xlb_address *ret_address);
+/*
+ * An address or prefix without the zeros that may stand before an IPv4 number, which is decimal all the
+ * same: the API has allowed them, and kube-proxy takes them. "" if it does not fit.
+ */
+void decode_without_zeros(const char *text, char *copy, size_t size);
 /* The "protocol" of a port, TCP if missing. */
 int decode_protocol(const json_t *port, uint8_t *ret_protocol, struct error *err);
 int decode_port_name(const json_t *port, char ret_name[KUBE_PORT_NAME_MAX], struct error *err);

@@ -217,6 +217,7 @@ static int add_range(struct kube_service *service, const char *text, struct erro
 {
 	static const char blanks[] = " \t\n\v\f\r";
 	char trimmed[ENDPOINT_TEXT_MAX] = "";
+	char plain[sizeof(trimmed)];
 	struct prefix prefix;
 	size_t length;
 
@@ -226,7 +227,8 @@ static int add_range(struct kube_service *service, const char *text, struct erro
 		length--;
 	if (length < sizeof(trimmed))
 		memcpy(trimmed, text, length);
-	if (!strchr(trimmed, '/') || prefix_parse_lenient(trimmed, &prefix, NULL) < 0)
+	decode_without_zeros(trimmed, plain, sizeof(plain));
+	if (!strchr(plain, '/') || prefix_parse_lenient(plain, &prefix, NULL) < 0)
 		return add_bad_range(service, text, err);
 	service->ranges[service->n_ranges++] = prefix;
 	return 0;

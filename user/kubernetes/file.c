@@ -131,8 +131,11 @@ static int read_document(void *arg, const json_t *document, struct error *err)
 	r = json_get_string(document, "kind", &kind, err);
 	if (r < 0)
 		return r;
-	if (!json_object_get(document, "items"))
+	if (!json_object_get(document, "items")) {
+		if (kind && (!strcmp(kind, "List") || item_kind(kind)))
+			return error_set(err, EINVAL, "items: a list is expected, and nothing is there");
 		return add_object(reader, kind, document, err);
+	}
 	if (kind && strcmp(kind, "List") && !item_kind(kind))
 		return error_set(err, EINVAL,
 				 "kind \"%.64s\" is no list of Services or their endpoints", kind);
@@ -197,6 +200,12 @@ static int keep_all(struct reader *reader, struct error *err)
 
 	if (any && !reader->services.n_objects)
 		kube_warn(kube, "%s: there are endpoints in it, but no Services", reader->name);
+	/* kubectl prints an empty list, too, when it was not let read anything. */
+	if (!any && !reader->services.n_objects)
+		kube_warn(kube,
+			  "%s: neither Services nor endpoints are in it: nothing is removed "
+			  "(lbctl services del removes what is to go)",
+			  reader->name);
 	kube_detail(kube, "%s: %zu Services, %zu %s", reader->name, reader->services.n_objects,
 		    sets->n_objects,
 		    slices ? "EndpointSlices (discovery.k8s.io)" : "Endpoints (core/v1)");
@@ -206,7 +215,7 @@ static int keep_all(struct reader *reader, struct error *err)
 	 * be removed for it.
 	 */
 	kube->endpoints_known = any || !reader->some_selector;
-	kube->known[KUBE_SERVICE] = reader->services.n_objects || !any;
+	kube->known[KUBE_SERVICE] = reader->services.n_objects;
 	kube->known[KUBE_SET] = kube->endpoints_known;
 	if (!kube->endpoints_known)
 		kube_warn(kube,

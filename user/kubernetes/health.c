@@ -209,15 +209,18 @@ static void try_listen(struct health_check *check, bool tell)
 		evtimer_add(check->health->again, &again);
 }
 
-static void on_again(evutil_socket_t fd, short what, void *arg)
+static void listen_again(struct health *health)
 {
-	struct health *health = arg;
-
-	(void)fd;
-	(void)what;
 	for (struct health_check *check = health->checks; check; check = check->next)
 		if (!check->listener)
 			try_listen(check, false);
+}
+
+static void on_again(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	listen_again(arg);
 }
 
 static void end_check(struct health_check *check)
@@ -247,6 +250,8 @@ int health_update(struct health *health, struct group *group, bool served)
 	if (check && check->port != port) {
 		end_check(check);
 		group->health = check = NULL;
+		/* Another of our Services may have been given the port before this one gave it back. */
+		listen_again(health);
 	}
 	if (check)
 		check->n_local = n;

@@ -19,7 +19,7 @@ struct health;
 struct health *health_new(struct kube *kube, struct event_base *base);
 /* Before the groups go. NULL is fine. */
 void health_free(struct health *health);
-/* The group changed; served: it has VIPs. -ENOMEM: it is not answered for. */
+/* The group changed; served: we serve it, with addresses or yet without. -ENOMEM: it is not answered for. */
 int health_update(struct health *health, struct group *group, bool served);
 
 #endif

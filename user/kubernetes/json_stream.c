@@ -156,6 +156,29 @@ static int on_number(void *context, const char *text, size_t size)
 	return scalar(stream, size, json_real(real));
 }
 
+/*
+ * NUL, as \u0000, is in order in an annotation, but not in anything that is looked at, and would end it
+ * early. U+FFFD stands for it, which is in no name, address or wish either.
+ */
+static json_t *string_without_nul(const char *text, size_t size)
+{
+	static const char replacement[] = "\xef\xbf\xbd";
+	char *copy = malloc(size * sizeof(replacement)), *end = copy;
+	json_t *value;
+
+	if (!copy)
+		return NULL;
+	for (size_t i = 0; i < size; i++) {
+		if (text[i])
+			*end++ = text[i];
+		else
+			end = stpcpy(end, replacement);
+	}
+	value = json_stringn_nocheck(copy, end - copy);
+	free(copy);
+	return value;
+}
+
 static int on_string(void *context, const unsigned char *text, size_t size)
 {
 	struct json_stream *stream = context;
@@ -163,7 +186,7 @@ static int on_string(void *context, const unsigned char *text, size_t size)
 	if (skip(stream, 0))
 		return 1;
 	if (memchr(text, 0, size))
-		return refuse(stream, "NUL in a string");
+		return scalar(stream, size, string_without_nul((const char *)text, size));
 	return scalar(stream, size, json_stringn_nocheck((const char *)text, size));
 }
 

@@ -221,7 +221,9 @@ static int update_group(struct kube *kube, struct group *group)
 		pass_warnings(kube, group, text);
 	}
 	if (r >= 0 && kube->health)
-		r = health_update(kube->health, group, n > 0);
+		r = health_update(kube->health, group,
+				  group->service &&
+					  resolve_is_external(group->service, &kube->options));
 	free(text);
 	store_release(&kube->store, group);
 	return r;

@@ -15,6 +15,7 @@ enum {
 	WATCH_MIN_S = 300,
 	WATCH_SPAN_S = 300,
 	SILENCE_S = 30,
+	REFUSALS_MAX = 3,	/* of watches, until a list is asked for instead */
 };
 
 /*
@@ -195,6 +196,15 @@ static void on_expired(struct reflector *reflector, const struct api_result *res
 		begin(reflector);
 }
 
+/* Whether the server was there, and would not or could not go on from the version. */
+static bool is_refusal(const struct reflector *reflector, const struct api_result *result)
+{
+	if (reflector->watch_error)
+		return true;
+	return result->status >= 400 && result->status != 401 && result->status != 403 &&
+	       result->status != 429;
+}
+
 static void on_watch_done(struct reflector *reflector, struct api_result *result)
 {
 	bool answered = result->status == 200;
@@ -209,8 +219,14 @@ static void on_watch_done(struct reflector *reflector, struct api_result *result
 	/* The end of a stream, clean or cut, is daily life: go on from the last version. */
 	if (answered && reflector->phase == PHASE_WATCH && !reflector->watch_error &&
 	    result->lasted_ns >= watch_shortest_ns) {
+		reflector->refusals = 0;
 		begin(reflector);
 		return;
+	}
+	/* A version that it has no sense of (any more) is got past by a list. */
+	if (is_refusal(reflector, result) && ++reflector->refusals >= REFUSALS_MAX) {
+		reflector->refusals = 0;
+		list_again(reflector);
 	}
 	if (answered && result->code >= 0)
 		error_set(&result->error, ECONNRESET, "the watch of %s ended at once",

@@ -41,6 +41,7 @@ struct reflector {
 	uint64_t list_bytes;
 	uint64_t expired_ns;		/* when a 410 came last; 0: never */
 	long watch_error;		/* code of an ERROR event; 0: none */
+	unsigned int refusals;		/* of watches, one after the other, by the server itself */
 };
 
 /* To read a page of a list; and a stream or a watch. Their argument is the reflector. */

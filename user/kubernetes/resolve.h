@@ -27,6 +27,8 @@ struct wanted_vip {
 int resolve_vips(const struct group *group, const struct kube_options *options, FILE *warnings,
 		 struct wanted_vip **ret_vips, size_t *ret_n);
 
+/* Whether we serve the Service to the outside, also while it has no address yet. */
+bool resolve_is_external(const struct kube_service *service, const struct kube_options *options);
 /* Whether only endpoints of this node are for this VIP. */
 bool resolve_local(const struct kube_service *from, const struct wanted_vip *wanted);
 /*

@@ -32,6 +32,12 @@ static bool is_ours(const struct kube_service *service, const struct kube_option
 	return class_is_ours(service, options);
 }
 
+bool resolve_is_external(const struct kube_service *service, const struct kube_options *options)
+{
+	return is_ours(service, options) &&
+	       options->vips & (KUBE_VIPS_LOADBALANCER | KUBE_VIPS_NODEPORT | KUBE_VIPS_EXTERNAL);
+}
+
 static bool source_wanted(const struct kube_service *service, uint8_t source,
 			  const struct kube_options *options)
 {
