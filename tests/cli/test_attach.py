@@ -42,6 +42,19 @@ def attach(world, *arguments):
     return [line for line in result.err.splitlines() if "dispatcher" not in line]
 
 
+def test_trace_by_a_device_that_is_still_there(world):
+    """Others were attached, too, and have gone since."""
+    gone = ["gone0", "gone1", "gone2"]
+    for name in gone:
+        world.run("ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}-peer")
+    world.lbctl("attach", *gone, "veth0", "--max-flows", "1024", "--mode", "generic")
+    for name in gone:
+        world.run("ip", "link", "del", name)
+    assert world.json("trace", "198.51.100.7:4242", "192.0.2.10:80/tcp")["verdict"] == "pass"
+    world.run("ip", "link", "del", "veth0")
+    assert "attached to no device: run `lbctl attach DEV`" in world.fails("trace", "198.51.100.7:4242", "192.0.2.10:80/tcp")
+
+
 def test_attach_and_detach(world):
     assert world.pins() is None
     qdiscs = world.run("tc", "qdisc", "show")

@@ -41,6 +41,16 @@ def fixture_shared(world):
     return world
 
 
+def test_failed_attach_lets_nobody_in(world):
+    """Nor out: who may look is as it was before."""
+    world.lbctl("attach", "veth0", "--max-flows", "1024", "--mode", "generic")
+    for before in ("0", str(GROUP)):
+        world.lbctl("attach", "veth0", "--mode", "generic", "--pin-group", before)
+        was = modes(world)
+        world.fails("attach", "veth0", "--mode", "native", "--pin-group", str(GROUP + 1))
+        assert modes(world) == was
+
+
 def test_only_root_by_default(world):
     world.lbctl("attach", "veth0")
     assert set(modes(world).values()) == {(0o700, 0), (0o600, 0)}

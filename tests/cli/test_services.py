@@ -20,6 +20,19 @@ def service(world, vip):
     return world.json("services", "show", vip)
 
 
+def test_families_do_not_take_each_others_room(world):
+    """As many of each as were asked for, however the other fares."""
+    world.ok("attach", "veth0", "--max-services", "2", "--max-flows", "1024")
+    for last in (1, 2):
+        world.ok("services", "add", f"192.0.2.{last}:80/tcp")
+    assert "the map services has no room" in world.fails("services", "add", "192.0.2.3:80/tcp")
+    for last in (1, 2):
+        world.ok("services", "add", f"[2001:db8::{last}]:80/tcp")
+    assert "the map services6 has no room" in world.fails("services", "add", "[2001:db8::3]:80/tcp")
+    world.ok("services", "del", "192.0.2.1:80/tcp")
+    world.ok("services", "add", "192.0.2.3:80/tcp")
+
+
 def test_list_json(attached):
     services = attached.json("services", "list")
     assert [list(each) for each in services] == [STABLE + COUNTS + list(OPTIONS)] * 3

@@ -56,6 +56,14 @@ def warned(world, words):
     return lines[0] if lines else None
 
 
+def test_smallest_maps(world):
+    """With room for one of each."""
+    world.ok("attach", "veth0", "--max-flows", "1024", "--max-backends", "2", "--max-services", "1")
+    world.ok("services", "add", "192.0.2.10:80/tcp")
+    world.ok("backends", "add", "192.0.2.10:80/tcp", "198.51.100.2")
+    assert {each["map"]: each["used"] for each in world.json("status")["maps"]}["backends"] == 1
+
+
 def test_warnings(world):
     """Each comes with its cause, and goes with it; text and JSON say the same."""
     world.lbctl("attach", "veth0", "--max-flows", "1024", "--max-backends", "11", "--mode", "generic", "--nat-ports", "2000-3000")

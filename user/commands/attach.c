@@ -69,11 +69,13 @@ static int parse_ports(const char *text, struct datapath_sizes *sizes, struct er
 		return error_set(err, EINVAL, "%s: not a range of ports like 1024-32767", text);
 	memcpy(first, text, dash - text);
 	first[dash - text] = '\0';
-	if (number_parse(first, 1, UINT16_MAX, &min, err) < 0 ||
-	    number_parse(dash + 1, 1, UINT16_MAX, &max, err) < 0)
+	if (number_parse(first, NAT_PORT_LEAST, UINT16_MAX, &min, err) < 0 ||
+	    number_parse(dash + 1, NAT_PORT_LEAST, UINT16_MAX, &max, err) < 0)
 		return -EINVAL;
 	if (min > max)
 		return error_set(err, EINVAL, "%s: begins above its end", text);
+	if (max - min + 1 < XLB_FLOW_WAYS)
+		return error_set(err, EINVAL, "%s: fewer than %d ports", text, XLB_FLOW_WAYS);
 	sizes->port_min = min;
 	sizes->port_max = max;
 	return 0;
@@ -125,7 +127,7 @@ static int parse_option(int option, const char *value, struct attachment *to, st
 	case OPTION_MAX_SERVICES:
 		return parse_size(value, 1, 32768, &to->sizes.services, err);
 	case OPTION_MAX_BACKENDS:
-		return parse_size(value, 1, 1 << 22, &to->sizes.backends, err);
+		return parse_size(value, 2, 1 << 22, &to->sizes.backends, err);
 	case OPTION_MAX_FLOWS:
 		return parse_size(value, 1024, 1 << 26, &to->sizes.flows, err);
 	case OPTION_NAT_PORTS:
@@ -254,6 +256,7 @@ static int run(int argc, char **argv)
 	struct error err;
 	int option, status;
 	bool created = false;
+	gid_t group = 0;
 
 	command_line_start(&line, &verb_attach, argc, argv);
 	while ((option = command_line_next(&line)) > 0)
@@ -269,13 +272,19 @@ static int run(int argc, char **argv)
 		return status;
 	if (datapath_lock(dp, session_waiting, &err) < 0)
 		return fail("%s", err.text);
+	if (!datapath_shared(dp, &group))
+		group = 0;
 	status = created ? STATUS_OK : upgrade(dp);
 	if (status == STATUS_OK)
 		status = share(dp, &how);
 	if (status == STATUS_OK)
 		status = attach_all(dp, line.operands, line.n_operands, &how);
-	if (status != STATUS_OK && created)
+	if (status == STATUS_OK)
+		return status;
+	if (created)
 		datapath_destroy(dp, NULL); /* refuses if another lbctl attached meanwhile */
+	else if (how.share)
+		datapath_share(dp, group, NULL); /* with whom it was before */
 	return status;
 }
 

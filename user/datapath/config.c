@@ -27,7 +27,6 @@
 #define FLOWS_MAX (1u << 26)
 #define FLOWS6_PART 16
 #define NEIGHBOURS 4096
-#define PORT_LEAST 1024
 #define PORTS_MIN 1024		/* fewer are hardly worth it */
 #define SEED_DEFAULT 0x786c6231 /* "xlb1" */
 
@@ -100,8 +99,8 @@ static int ports_choose(const struct datapath_sizes *sizes, struct xlb_config *c
 
 	if (!least && !most) {
 		local_ports_read(&low, &high);
-		if (low > PORT_LEAST && low - PORT_LEAST >= UINT16_MAX - high) {
-			least = PORT_LEAST;
+		if (low > NAT_PORT_LEAST && low - NAT_PORT_LEAST >= UINT16_MAX - high) {
+			least = NAT_PORT_LEAST;
 			most = low - 1;
 		} else {
 			least = high + 1;
@@ -113,9 +112,9 @@ static int ports_choose(const struct datapath_sizes *sizes, struct xlb_config *c
 				"net.ipv4.ip_local_port_range (%u to %u) leaves no %u ports for nat; narrow it, or say which ports to use",
 				low, high, PORTS_MIN);
 	}
-	if (least < PORT_LEAST || least > most || most - least + 1 < XLB_FLOW_WAYS)
+	if (least < NAT_PORT_LEAST || least > most || most - least + 1 < XLB_FLOW_WAYS)
 		return error_set(err, ERANGE, "nat ports %u-%u: not a range within %u-65535", least,
-				 most, PORT_LEAST);
+				 most, NAT_PORT_LEAST);
 	config->port_min = least;
 	config->port_max = most;
 	return 0;

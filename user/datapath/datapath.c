@@ -196,8 +196,14 @@ static int pin_dir_make(const char *pin_dir, const struct xlb_config *config, st
 	snprintf(making, sizeof(making), "%s-new", pin_dir);
 	/* What a maker left that died. */
 	dir_remove(making);
-	if (mkdir(making, 0700))
+	if (mkdir(making, 0700)) {
+		const char *last = strrchr(pin_dir, '/');
+
+		if (errno == EPERM && strchr(last ? last : pin_dir, '.'))
+			return error_set(err, EPERM,
+					 "%s: a BPF file system takes no names with a dot", pin_dir);
 		return error_set(err, errno, "%s: %s", making, strerror(errno));
+	}
 	r = load_and_pin(config, making, err);
 	if (!r && rename(making, pin_dir))
 		r = error_set(err, errno, "%s: %s", pin_dir,

@@ -18,6 +18,9 @@
 
 #define DATAPATH_PIN_DIR "/sys/fs/bpf/xlb"
 
+/* The first port that nat may have for its own: those below are for programs that were given them. */
+#define NAT_PORT_LEAST 1024
+
 /* Sizes are fixed when the maps are made (first attach). 0: the default. */
 struct datapath_sizes {
 	uint32_t services;	/* 4096; of each family */

@@ -98,12 +98,26 @@ static uint32_t vip_home(const struct datapath *dp, const struct endpoint *vip)
 	       (config->services - 1);
 }
 
+/* Whether there are as many services of a family as were asked for; slots are strewn, and more. */
+static bool family_full(const struct datapath *dp, uint8_t family)
+{
+	uint32_t most = services_asked_for(config_of(dp)), n = 0;
+	struct service *service;
+	size_t cursor = 0;
+
+	if (model_count(dp->model) < most)
+		return false;
+	while ((service = model_next(dp->model, &cursor)))
+		n += service->vip.family == family;
+	return n >= most;
+}
+
 int slot_choose(const struct datapath *dp, const struct endpoint *vip, uint32_t *ret_id,
 		struct error *err)
 {
 	uint32_t mask = config_of(dp)->services - 1, home = vip_home(dp, vip);
 
-	for (uint32_t i = 0; i < XLB_SERVICE_PROBES; i++) {
+	for (uint32_t i = 0; i < XLB_SERVICE_PROBES && !family_full(dp, vip->family); i++) {
 		uint32_t id = (home + i) & mask;
 
 		if (!slot_live(dp, vip->family, id)) {

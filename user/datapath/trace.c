@@ -34,12 +34,14 @@ int datapath_trace_device(struct datapath *dp, const char *name, uint32_t *ret_i
 		return error_set(err, ENODEV, "%s: no such device", name);
 	for (size_t i = 0; i < dp->n_devices && !ifindex; i++)
 		if (dp->devices[i].entry.flags & XLB_DEVICE_XDP &&
-		    (!wanted || dp->devices[i].ifindex == wanted))
+		    (!wanted || dp->devices[i].ifindex == wanted) &&
+		    if_indextoname(dp->devices[i].ifindex, request.ifr_name))
 			ifindex = dp->devices[i].ifindex;
+	if (!ifindex && !name)
+		return error_set(err, ENOENT, "attached to no device: run `lbctl attach DEV`");
 	if (!ifindex)
 		return error_set(err, ENOENT,
-				 "%s: xlb is not attached to it; 'lbctl attach' does that",
-				 name ? name : "no device");
+				 "%s: xlb is not attached to it; 'lbctl attach' does that", name);
 	if (fd < 0 || !if_indextoname(ifindex, request.ifr_name) ||
 	    ioctl(fd, SIOCGIFHWADDR, &request))
 		return error_set(err, errno, "asking for a device's address: %s", strerror(errno));

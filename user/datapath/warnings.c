@@ -183,7 +183,7 @@ static void warn_maps(struct datapath *dp, struct lines *lines)
 		return;
 	}
 	for (size_t i = 0; i < n; i++)
-		if (uses[i].known && uses[i].used * 100 >= uses[i].size * FULL_PERCENT)
+		if (uses[i].known && uses[i].size && uses[i].used * 100 >= uses[i].size * FULL_PERCENT)
 			warn(lines, "the map %s is %llu %% full (%llu of %llu)", uses[i].name,
 			     (unsigned long long)(uses[i].used * 100 / uses[i].size),
 			     (unsigned long long)uses[i].used, (unsigned long long)uses[i].size);
