@@ -99,6 +99,33 @@ def test_scheduler_that_begins_to_count(service):
     assert set(settled(other).values()) == {0}
 
 
+def test_another_outer_source(service):
+    """Backends go on under other ids: flows in tunnels come along, and those by nat end where they are."""
+    key = service(vip_text(4, 80, "tcp"), [backend_text(4, 80, i) for i in range(2)], forward="ipip", scheduler="lc")
+    begin(4, "tcp", 20)
+    tunnelled = loads()
+    for source in ("10.9.0.1", "auto"):
+        stand.lbctl("services", "set", key, "--encap-source", source)
+        assert loads() == tunnelled and sum(tunnelled.values()) == 20
+    stand.lbctl("services", "set", key, "--forward", "nat")
+    begin(4, "tcp", 20)
+    assert sum(loads().values()) == 40
+    stand.lbctl("services", "set", key, "--forward", "ipip", "--encap-source", "10.9.0.1")
+    assert loads() == tunnelled
+
+
+def test_an_age_that_would_begin_anew(service):
+    """In 16 bits, after 18 hours: who was silent for half of that is forgotten, so that it does not count again."""
+    key = service(vip_text(4, 80, "udp"), [backend_text(4, 8080, i) for i in range(2)], scheduler="lc")
+    with table_of_flows(4) as flows:
+        ports = begin(4, "udp", 10)
+        tick = (1 << config("tick_shift")) / config("hz")
+        make_silent(flows, ports, 32700 * tick)
+        assert sum(settled(key).values()) == 0 and len(flows.flows(0)) == 10
+        make_silent(flows, ports, 100 * tick)
+        assert sum(settled(key).values()) == 0 and not flows.flows(0)
+
+
 def test_connection_that_was_taken_for_closed(service):
     """A RST that its client never sent: with the next packet of either side it is there again, and counts."""
     key = service(vip_text(4, 80, "tcp"), [backend_text(4, 8080)], scheduler="lc")

@@ -390,6 +390,15 @@ def test_affinity(service, forward, scheduler):
     assert len(moved) == 1 and moved != {bound}
 
 
+def test_affinity_outlasts_another_outer_source(service):
+    """Backends go on under other ids, and clients are bound to them as before."""
+    key = service(vip_text(4, 80, "tcp"), [backend_text(4, 80, i) for i in range(4)], forward="ipip", scheduler="rr", affinity=1000)
+    (bound,) = set(choices(5).values())
+    for source in ("10.9.0.1", "10.9.0.2", "auto"):
+        stand.lbctl("services", "set", key, "--encap-source", source)
+        assert set(choices(5, start=9000).values()) == {bound}
+
+
 def affinity_change(change):
     """Makes a function change the one entry of `affinity` (backend, tick); what it was."""
     (entry,) = json.loads(stand.run("bpftool", "-j", "map", "dump", "pinned", f"{PIN_DIR}/affinity").stdout)

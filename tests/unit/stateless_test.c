@@ -119,6 +119,11 @@ static void settle_after(struct datapath *dp, const struct service *wish, uint32
 
 #define LONG(dp) (config_of(dp)->timeouts[XLB_FLOW_ESTABLISHED] + 2u)
 
+static uint32_t long_of(const struct datapath *dp, const struct endpoint *vip)
+{
+	return vip->protocol == XLB_UDP ? config_of(dp)->timeouts[XLB_FLOW_STREAM] + 2u : LONG(dp);
+}
+
 static void a_tick_is_the_kernels(void **state)
 {
 	struct datapath *dp = make_small();
@@ -437,10 +442,10 @@ static void settle_with_flows(struct endpoint vip, uint8_t scheduler)
 
 	/* Too early: nothing happens. */
 	had_packets(dp, wish);
-	settle_after(dp, wish, LONG(dp) - 10);
+	settle_after(dp, wish, long_of(dp, &vip) - 10);
 	assert_true(marks_of(dp, vip) > 1);
 	assert_int_equal(dp->ring_lines.used, lines);
-	settle_after(dp, wish, LONG(dp));
+	settle_after(dp, wish, long_of(dp, &vip));
 	assert_int_equal(marks_of(dp, vip), 1);
 	assert_true(slot_entry(dp, wish, stays) & XLB_RING_MOVED);
 	assert_int_equal(slot_here(dp, wish).previous->word, target_of(dp, vip).word);
@@ -449,7 +454,7 @@ static void settle_with_flows(struct endpoint vip, uint8_t scheduler)
 	assert_sound(dp);
 	/* It has ended. */
 	flow_put_of(dp, 10, &vip, stays, (union xlb_flow_value){});
-	settle_after(dp, wish, LONG(dp));
+	settle_after(dp, wish, long_of(dp, &vip));
 	assert_int_equal(marks_of(dp, vip), 0);
 	assert_int_equal(*slot_here(dp, wish).moved, 0);
 	assert_false(datapath_unsettled(dp));
@@ -638,7 +643,7 @@ static void a_backend_goes_on_under_another_id(void **state)
 	struct service *wish = direct_of(vip_of(1), 3);
 	struct endpoint client = vip_of(9), answered = vip_of(10);
 	struct xlb_backend_tally *tally = map_values_new(dp, MAP_BACKEND_TALLY);
-	union xlb_flow_value translated;
+	union xlb_flow_value tunnelled, translated;
 	struct xlb_backend *entry;
 	struct counters counters;
 	struct picture first;
@@ -652,11 +657,13 @@ static void a_backend_goes_on_under_another_id(void **state)
 	bpf_map_lookup_elem(dp->maps[MAP_BACKEND_TALLY].fd, &old[1], tally);
 	tally->flows = 42;
 	bpf_map_update_elem(dp->maps[MAP_BACKEND_TALLY].fd, &old[1], tally, BPF_ANY);
-	backend_at(dp, old[1])->load = 5;
+	backend_at(dp, old[1])->load = 1 + 4;
 	near_put(wish, 3, 1, XLB_BACKEND_ACTIVE);
 	apply(dp, wish);
 	picture_take(dp, wish, &first);
-	flow_put_of(dp, 10, &wish->vip, client, flow_of(dp, old[1], XLB_FLOW_ESTABLISHED));
+	tunnelled = flow_of(dp, old[1], XLB_FLOW_ESTABLISHED);
+	tunnelled.counted = 1;
+	flow_put_of(dp, 10, &wish->vip, client, tunnelled);
 	translated = flow_of(dp, old[1], XLB_FLOW_ESTABLISHED);
 	translated.forward = XLB_FORWARD_NAT;
 	flow_put_of(dp, 11, &wish->vip, answered, translated);
@@ -671,7 +678,8 @@ static void a_backend_goes_on_under_another_id(void **state)
 	assert_int_equal(backend_at(dp, old[1])->state, XLB_BACKEND_RETIRED);
 	assert_int_equal(entry->source.word[0], htonl(0x0a090000));
 	assert_int_equal(entry->source_mask, htonl(0xfff));
-	assert_int_equal(entry->load, 5);
+	/* As many as came along; the rest ends under the old id. */
+	assert_int_equal(entry->load, 1);
 	/* Nobody moved: the same slots are marked as before. */
 	for (uint32_t i = 0; i < first.target.ring_size; i++)
 		assert_int_equal(first.slots[i] >> 31,
@@ -742,6 +750,47 @@ static struct service *wish_at_random(uint32_t random)
 	for (uint32_t i = 0; i < (random >> 19 & 7); i++)
 		near_put(wish, (random >> 22 & 7) + i, 1, XLB_BACKEND_ACTIVE);
 	return wish;
+}
+
+/* A writer has died before or after the switch to another id: there are two of the backend. */
+static void flows_of_doubles_go_on(void **state)
+{
+	struct datapath *dp = make_small();
+	struct service *wish = direct_of(vip_of(1), 2);
+	struct endpoint client = { .address.word[0] = htonl(0xc6336401), .port = 1000,
+				   .family = XLB_IPV4, .protocol = XLB_TCP };
+	union xlb_flow_value flow;
+	uint32_t old, double_id;
+	struct slot slot;
+
+	(void)state;
+	wish->scheduler = XLB_SCHEDULER_RR;
+	apply(dp, wish);
+	old = near_id(dp, wish->vip, 0);
+	double_id = old + 50;
+	flow = flow_of(dp, old, XLB_FLOW_ESTABLISHED);
+	flow.counted = 1;
+	flow_put_of(dp, 10, &wish->vip, client, flow);
+	backend_at(dp, old)->load = 1;
+	write_begin(dp);
+	*backend_at(dp, double_id) = *backend_at(dp, old);
+	backend_at(dp, double_id)->load = 0;
+	slot = slot_here(dp, wish);
+	service_begin(&slot);
+	datapath_close(dp);
+
+	dp = open_again();
+	ok(datapath_lock(dp, NULL, &err));
+	assert_sound(dp);
+	assert_int_equal(near_id(dp, wish->vip, 0), double_id);
+	assert_int_equal(backend_at(dp, old)->state, XLB_BACKEND_RETIRED);
+	assert_int_equal(backend_at(dp, double_id)->load, 1);
+	flow.backend = double_id;
+	assert_int_equal(((const uint64_t *)map_memory(dp, MAP_FLOWS, &err))[10 * 2 + 1], flow.word);
+	for (uint32_t i = 0; i < target_of(dp, wish->vip).ring_size; i++)
+		assert_int_not_equal(ring_slots_at(dp, target_of(dp, wish->vip), &err)[i], old);
+	service_free(wish);
+	unmake(dp);
 }
 
 static uint32_t random_next(uint32_t *random)
@@ -820,6 +869,7 @@ int main(void)
 		TEST(memory_gives_way_to_new_rings),
 		TEST(old_rings_forget_who_is_gone),
 		TEST(a_backend_goes_on_under_another_id),
+		TEST(flows_of_doubles_go_on),
 		TEST(many_changes_wear_nothing_out),
 		TEST(killed_at_any_time),
 	};

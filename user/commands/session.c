@@ -127,7 +127,9 @@ int session_apply(struct datapath *dp, const struct endpoint *vip, const struct 
 {
 	struct error err;
 
-	if (datapath_apply(dp, vip, after, &err) < 0 || datapath_settle(dp, &err) < 0)
+	/* What is over before the change does not wait for it; and what nobody has used yet is over at once. */
+	if (datapath_settle(dp, &err) < 0 || datapath_apply(dp, vip, after, &err) < 0 ||
+	    datapath_settle(dp, &err) < 0)
 		return fail("%s", err.text);
 	return STATUS_OK;
 }

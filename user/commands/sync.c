@@ -288,7 +288,10 @@ int sync_batch(struct sync *sync)
 		progress_clear();
 		return fail("%s", err.text);
 	}
-	r = run_batch(&batch, &err);
+	/* What is over does not wait for what changes now. */
+	r = sync->dry_run || sync->timed ? 0 : datapath_settle(sync->dp, &err);
+	if (r >= 0)
+		r = run_batch(&batch, &err);
 	/* What goes on does so later, with nobody waiting for it. */
 	if (r >= 0 && !sync->dry_run && !sync->timed)
 		r = datapath_settle(sync->dp, &err);

@@ -84,13 +84,6 @@ static void backend_write(struct datapath *dp, const struct plan *plan, size_t i
 	entry->vip_sum = xlb_sum_address(&entry->vip);
 }
 
-/* A backend that had another id before: counters and load go on. */
-static int backend_inherit(struct datapath *dp, uint32_t id, uint32_t from, struct error *err)
-{
-	backend_at(dp, id)->load = backend_at(dp, from)->load;
-	return backend_stats_inherit(dp, id, from, err);
-}
-
 /* The backend that goes on under the id of one of `after`; NULL: it is a new one. */
 static const struct backend *predecessor(const struct plan *plan, size_t i)
 {
@@ -117,7 +110,8 @@ static int prepare_backends(struct datapath *dp, const struct plan *plan, struct
 		backend_write(dp, plan, i);
 		known = predecessor(plan, i);
 		if (known)
-			r = backend_inherit(dp, backends[i].id, known->id, err);
+			/* Its load comes with the flows: backends_succeed(). */
+			r = backend_stats_inherit(dp, backends[i].id, known->id, err);
 		else
 			ids[n++] = backends[i].id;
 		if (r)

@@ -64,17 +64,18 @@ void flow_clear(const struct flow_view *flow)
 				    __ATOMIC_RELAXED);
 }
 
-void flow_rename(const struct flow_view *flow, uint32_t backend)
+union xlb_flow_value flow_rename(const struct flow_view *flow, uint32_t backend)
 {
 	union xlb_flow_value value = flow->value, renamed;
 
 	do {
 		if (value.backend != flow->value.backend)
-			return;
+			return (union xlb_flow_value){};
 		renamed = value;
 		renamed.backend = backend;
 	} while (!__atomic_compare_exchange_n(flow->word, &value.word, renamed.word, false,
 					      __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+	return renamed;
 }
 
 bool flow_expired(const struct datapath *dp, union xlb_flow_value value, uint32_t now)

@@ -226,8 +226,11 @@ int flows_each(struct datapath *dp, void (*each)(const struct flow_view *flow, v
 	       void *data, struct error *err);
 /* Clears a flow, unless packets changed it meanwhile. */
 void flow_clear(const struct flow_view *flow);
-/* Lets a flow go on under another backend's id; what packets do to it meanwhile stays. */
-void flow_rename(const struct flow_view *flow, uint32_t backend);
+/*
+ * Lets a flow go on under another backend's id; what packets do to it meanwhile stays. Returns its value
+ * then; 0: it was gone.
+ */
+union xlb_flow_value flow_rename(const struct flow_view *flow, uint32_t backend);
 /* Whether a flow is over: its time has run out, though its slot was not wanted yet. */
 bool flow_expired(const struct datapath *dp, union xlb_flow_value value, uint32_t now);
 

@@ -40,6 +40,16 @@ static bool flow_counts(const struct counting *counting, const struct flow_view 
 }
 
 /*
+ * Its age is kept in 16 bits, and would begin anew before long: nobody is to take it for one that has
+ * just spoken. So both copies of it go.
+ */
+static bool flow_is_ancient(const struct counting *counting, const struct flow_view *flow)
+{
+	return (uint16_t)(counting->now - flow->value.seen) > UINT16_MAX / 2 &&
+	       flow_expired(counting->dp, flow->value, counting->now);
+}
+
+/*
  * Counts a flow, or off, by its client's copy alone, as the packet path does. Whoever swaps it has to
  * change the load: unless that was a packet, which then has done so.
  */
@@ -48,21 +58,27 @@ static void flow_count(const struct flow_view *flow, void *data)
 	const struct counting *counting = data;
 	union xlb_flow_value after = flow->value;
 	uint64_t expected = flow->value.word;
+	bool counts, counted, swapped;
 	uint32_t *load;
-	bool swapped;
 
-	if (flow->reply || flow->key.service >= config_of(counting->dp)->services)
-		return;
-	after.counted = flow_counts(counting, flow);
+	if (flow_is_ancient(counting, flow)) {
+		after.word = 0;
+	} else {
+		if (flow->reply || flow->key.service >= config_of(counting->dp)->services)
+			return;
+		after.counted = flow_counts(counting, flow);
+	}
 	if (after.word == expected)
 		return;
-	load = &backend_at(counting->dp, after.backend)->load;
+	load = &backend_at(counting->dp, flow->value.backend)->load;
+	counts = after.counted && !flow->reply;
+	counted = flow->value.counted && !flow->reply;
 	/* Never less than what there is: it would pass below 0. */
-	if (after.counted)
+	if (counts && !counted)
 		__atomic_add_fetch(load, 1, __ATOMIC_ACQ_REL);
 	swapped = __atomic_compare_exchange_n(flow->word, &expected, after.word, false,
 					      __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
-	if (swapped != after.counted)
+	if (counts != counted && swapped != counts)
 		__atomic_sub_fetch(load, 1, __ATOMIC_ACQ_REL);
 }
 

@@ -96,6 +96,8 @@ int reclaim(struct datapath *dp, struct error *err)
 	if (!r) {
 		quiesce();
 		r = flows_each(dp, flow_look, &reclaiming, err);
+		/* And who has read an id from a flow. */
+		quiesce();
 	}
 	if (!r)
 		r = filter_renew(dp, answers, err);

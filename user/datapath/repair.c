@@ -21,6 +21,68 @@ static bool backend_serves(const struct xlb_backend *entry)
 }
 
 /*
+ * Backends that are there twice, under the ids of before and after a change: *ret_id is the one that the
+ * model knows.
+ */
+static bool backend_is_double(const struct datapath *dp, uint32_t id,
+			      const struct service **ret_service, uint32_t *ret_id)
+{
+	const struct xlb_backend *entry = backend_at(dp, id);
+	const struct backend *backend;
+	struct endpoint endpoint;
+
+	*ret_service = backend_serves(entry) ? backend_owner(dp, entry) : NULL;
+	if (!*ret_service)
+		return false;
+	backend_endpoint(entry, &endpoint);
+	backend = service_find_backend(*ret_service, &endpoint);
+	if (!backend || backend->id == id)
+		return false;
+	*ret_id = backend->id;
+	return true;
+}
+
+/* The ring in force names nobody else, also where there is no room for another; flows follow. */
+static int doubles_end(struct datapath *dp, const struct service *service,
+		       const uint32_t *successors, struct error *err)
+{
+	struct slot slot = slot_of(dp, service);
+	uint32_t *ring = ring_slots_at(dp, *slot.target, err);
+
+	if (!ring)
+		return -errno;
+	for (uint32_t i = 0; i < slot.target->ring_size; i++)
+		__atomic_store_n(&ring[i], ring_entry_succeed(dp, ring[i], successors),
+				 __ATOMIC_RELEASE);
+	return backends_succeed(dp, &slot, successors, err);
+}
+
+/* The flows of doubles go on under the id that the model knows, as the change would have had it. */
+static int doubles_succeed(struct datapath *dp, struct error *err)
+{
+	const struct xlb_config *config = config_of(dp);
+	_cleanup_(free_pointer) uint32_t *successors = calloc(config->backends, sizeof(*successors));
+	const struct service *service, *last = NULL;
+	uint32_t successor;
+	int r = 0;
+
+	if (!successors)
+		return error_set(err, ENOMEM, "out of memory");
+	for (uint32_t id = 1; id < config->backends; id++)
+		if (backend_is_double(dp, id, &service, &successor))
+			successors[id] = successor;
+	/* A writer that dies leaves doubles of one service. */
+	for (uint32_t id = 1; !r && id < config->backends; id++) {
+		if (!successors[id] || !backend_is_double(dp, id, &service, &successor) ||
+		    service == last)
+			continue;
+		last = service;
+		r = doubles_end(dp, service, successors, err);
+	}
+	return r;
+}
+
+/*
  * Backends that the model does not know under their id: of a service that is gone, or written
  * twice.
  */
@@ -92,7 +154,7 @@ static int service_mend(struct datapath *dp, uint8_t family, uint32_t id, struct
 		return r;
 	if (service) {
 		r = ring_rebuild(dp, service, err);
-		/* No room for another: who is in the one in force serves, and its next change replaces it. */
+		/* No room for another: all in the one in force serve, and its next change replaces it. */
 		if (r == -ENOSPC)
 			r = 0;
 	} else {
@@ -126,6 +188,9 @@ int repair(struct datapath *dp, struct error *err)
 {
 	int r = state_load(dp, err);
 
+	if (r)
+		return r;
+	r = doubles_succeed(dp, err);
 	if (r)
 		return r;
 	orphans_retire(dp);

@@ -3,7 +3,7 @@
  * What ends with time. The loads of backends are in loads.c; here it is services whose flows are not all
  * where their rings say (see rings.c).
  *
- * A flow from before a change that was silent for as long as an established flow may be is over. So
+ * A flow from before a change that was silent for as long as a flow of its protocol may be is over. So
  * when the last change is that long ago, all flows that are elsewhere than the ring says are in the
  * flow table: slots that such flows fall on keep their mark, the others lose it, and the ring from
  * before is given back. Each step is one store, after any of which packets and later writers find
@@ -16,6 +16,8 @@
  */
 #include <errno.h>
 #include <string.h>
+
+#include <bpf/bpf.h>
 
 #include <xlb/hash.h>
 
@@ -55,7 +57,9 @@ bool datapath_unsettled(const struct datapath *dp)
 	struct service *service;
 	size_t cursor = 0;
 
-	if (loads_matter(dp))
+	/* What another process has written is not known yet. */
+	if (__atomic_load_n(&config_of(dp)->generation, __ATOMIC_ACQUIRE) != dp->generation ||
+	    loads_matter(dp))
 		return true;
 	while ((service = model_next(dp->model, &cursor)))
 		if (*slot_of(dp, service).moved)
@@ -97,9 +101,10 @@ static bool is_unused(struct datapath *dp, const struct service *service)
 static bool is_long_ago(const struct settling *settling, const struct service *service)
 {
 	uint32_t moved = *slot_of(settling->dp, service).moved;
+	enum xlb_flow_state longest = service->vip.protocol == XLB_UDP ? XLB_FLOW_STREAM :
+									 XLB_FLOW_ESTABLISHED;
 
-	return tick_since(moved, settling->now) >
-	       config_of(settling->dp)->timeouts[XLB_FLOW_ESTABLISHED];
+	return tick_since(moved, settling->now) > config_of(settling->dp)->timeouts[longest];
 }
 
 static int due_collect(struct settling *settling, struct error *err)
@@ -262,24 +267,56 @@ int previous_forget_retired(struct datapath *dp, struct error *err)
 }
 
 struct succession {
+	struct datapath *dp;
 	const uint32_t *successors;
 };
 
-/* Flows of which there is one copy; the two copies of others could not change at once. */
+/*
+ * Flows of which there is one copy; the two copies of others could not change at once. What counted for
+ * the one counts for the other, before it may be counted off.
+ */
 static void flow_succeed(const struct flow_view *flow, void *data)
 {
 	const struct succession *succession = data;
 	uint32_t successor = succession->successors[flow->value.backend];
+	uint32_t *from = &backend_at(succession->dp, flow->value.backend)->load;
+	uint32_t *to = &backend_at(succession->dp, successor)->load;
+	union xlb_flow_value renamed;
 
-	if (successor && flow->value.forward > XLB_FORWARD_DNAT)
-		flow_rename(flow, successor);
+	if (!successor || flow->value.forward <= XLB_FORWARD_DNAT)
+		return;
+	__atomic_add_fetch(to, 1, __ATOMIC_ACQ_REL);
+	renamed = flow_rename(flow, successor);
+	__atomic_sub_fetch(renamed.backend && renamed.counted ? from : to, 1, __ATOMIC_ACQ_REL);
+}
+
+/* Clients that are bound to a backend stay with it. */
+static int affinity_succeed(struct datapath *dp, const uint32_t *successors, struct error *err)
+{
+	int fd = dp->maps[MAP_AFFINITY].fd;
+	struct xlb_affinity_key key, next;
+	struct xlb_affinity bound;
+	bool more = !bpf_map_get_next_key(fd, NULL, &next);
+
+	for (uint32_t i = 0; more && i < 2 * map_entries(config_of(dp), MAP_AFFINITY); i++) {
+		key = next;
+		more = !bpf_map_get_next_key(fd, &key, &next);
+		if (bpf_map_lookup_elem(fd, &key, &bound) ||
+		    bound.backend >= config_of(dp)->backends || !successors[bound.backend])
+			continue;
+		bound.backend = successors[bound.backend];
+		if (bpf_map_update_elem(fd, &key, &bound, BPF_EXIST) && errno != ENOENT)
+			return error_set(err, errno, "affinity: %s", strerror(errno));
+	}
+	return 0;
 }
 
 int backends_succeed(struct datapath *dp, const struct slot *slot, const uint32_t *successors,
 		     struct error *err)
 {
-	struct succession succession = { .successors = successors };
+	struct succession succession = { .dp = dp, .successors = successors };
 	uint32_t n, *ring = previous_ring(dp, slot, &n, err);
+	int r;
 
 	if (!ring)
 		return -errno;
@@ -288,5 +325,6 @@ int backends_succeed(struct datapath *dp, const struct slot *slot, const uint32_
 				 __ATOMIC_RELEASE);
 	/* No packet has the old ids from a ring any more, and begins a flow on one. */
 	quiesce();
-	return flows_each(dp, flow_succeed, &succession, err);
+	r = affinity_succeed(dp, successors, err);
+	return r ? r : flows_each(dp, flow_succeed, &succession, err);
 }
