@@ -328,7 +328,7 @@ struct xlb_backend {
 	/* nat: the address of this node that the backend answers to; tunnels: the outer source */
 	struct xlb_address source;
 	struct xlb_address vip;
-	__u32 load;	/* lc: flows that it has now. Owned by the packet path */
+	__u32 load;	/* lc: flows that it has now. The packet path's; lbctl corrects it */
 	__u32 pad2;
 };
 _Static_assert(sizeof(struct xlb_backend) == 128, "ABI");
@@ -525,7 +525,7 @@ _Static_assert(sizeof(struct xlb_drop_stats) == 16, "ABI");
 
 /*
  * `affinity`: the backend that a client was last given by a service, and when. Evicts what was not
- * used for longest. Owned by the packet path.
+ * used for longest. Owned by the packet path; lbctl changes ids in it.
  */
 struct xlb_affinity_key {
 	struct xlb_address client;

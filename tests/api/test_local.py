@@ -154,7 +154,7 @@ def test_health_port_that_another_service_gets(local):
     wait_for(lambda: answers_for() == "another", 5, "the other one's answer")
 
 
-@pytest.mark.parametrize("options", [["--dry-run"], ["--vips", "clusterip"]])
+@pytest.mark.parametrize("options", [["--dry-run"], ["--vips", "clusterip"], ["--vips", "external"]])
 def test_no_health_checks_where_nothing_is_served(local, options):
     local.watch("--node-name", "here", *options)
     wait_for(lambda: len(local.server.watchers()) == 2, 10, "two watches")

@@ -135,7 +135,7 @@ static int sizes_choose(const struct datapath_sizes *sizes, struct xlb_config *c
 			    &services, err);
 
 	if (!r)
-		r = size_choose("backends", sizes->backends, BACKENDS_DEFAULT, 1, BACKENDS_MAX,
+		r = size_choose("backends", sizes->backends, BACKENDS_DEFAULT, 2, BACKENDS_MAX,
 				&backends, err);
 	if (!r)
 		r = size_choose("flows", sizes->flows, FLOWS_DEFAULT, FLOWS_MIN, FLOWS_MAX, &flows,

@@ -231,6 +231,8 @@ void flow_clear(const struct flow_view *flow);
  * then; 0: it was gone.
  */
 union xlb_flow_value flow_rename(const struct flow_view *flow, uint32_t backend);
+/* For how many ticks a flow has been silent; 0 also for one that was heard of since `now`. */
+uint32_t flow_age(union xlb_flow_value value, uint32_t now);
 /* Whether a flow is over: its time has run out, though its slot was not wanted yet. */
 bool flow_expired(const struct datapath *dp, union xlb_flow_value value, uint32_t now);
 

@@ -45,7 +45,7 @@ static bool flow_counts(const struct counting *counting, const struct flow_view 
  */
 static bool flow_is_ancient(const struct counting *counting, const struct flow_view *flow)
 {
-	return (uint16_t)(counting->now - flow->value.seen) > UINT16_MAX / 2 &&
+	return flow_age(flow->value, counting->now) > UINT16_MAX / 2 &&
 	       flow_expired(counting->dp, flow->value, counting->now);
 }
 

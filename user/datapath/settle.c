@@ -326,5 +326,10 @@ int backends_succeed(struct datapath *dp, const struct slot *slot, const uint32_
 	/* No packet has the old ids from a ring any more, and begins a flow on one. */
 	quiesce();
 	r = affinity_succeed(dp, successors, err);
+	if (r)
+		return r;
+	/* Nor from a client's binding; and what such a packet has noted meanwhile follows. */
+	quiesce();
+	r = affinity_succeed(dp, successors, err);
 	return r ? r : flows_each(dp, flow_succeed, &succession, err);
 }

@@ -116,8 +116,9 @@ int slot_choose(const struct datapath *dp, const struct endpoint *vip, uint32_t 
 		struct error *err)
 {
 	uint32_t mask = config_of(dp)->services - 1, home = vip_home(dp, vip);
+	uint32_t probes = family_full(dp, vip->family) ? 0 : XLB_SERVICE_PROBES;
 
-	for (uint32_t i = 0; i < XLB_SERVICE_PROBES && !family_full(dp, vip->family); i++) {
+	for (uint32_t i = 0; i < probes; i++) {
 		uint32_t id = (home + i) & mask;
 
 		if (!slot_live(dp, vip->family, id)) {

@@ -199,7 +199,7 @@ static int keep_all(struct reader *reader, struct error *err)
 	struct kube_list *sets = slices ? &reader->slices : &reader->endpoints;
 
 	if (any && !reader->services.n_objects)
-		kube_warn(kube, "%s: there are endpoints in it, but no Services", reader->name);
+		kube_warn(kube, "%s: there are endpoints in it, but no Services: nothing is removed", reader->name);
 	/* kubectl prints an empty list, too, when it was not let read anything. */
 	if (!any && !reader->services.n_objects)
 		kube_warn(kube,

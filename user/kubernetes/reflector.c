@@ -199,10 +199,9 @@ static void on_expired(struct reflector *reflector, const struct api_result *res
 /* Whether the server was there, and would not or could not go on from the version. */
 static bool is_refusal(const struct reflector *reflector, const struct api_result *result)
 {
-	if (reflector->watch_error)
-		return true;
-	return result->status >= 400 && result->status != 401 && result->status != 403 &&
-	       result->status != 429;
+	long code = reflector->watch_error ?: result->status;
+
+	return code >= 400 && code != 401 && code != 403 && code != 429;
 }
 
 static void on_watch_done(struct reflector *reflector, struct api_result *result)
@@ -224,7 +223,9 @@ static void on_watch_done(struct reflector *reflector, struct api_result *result
 		return;
 	}
 	/* A version that it has no sense of (any more) is got past by a list. */
-	if (is_refusal(reflector, result) && ++reflector->refusals >= REFUSALS_MAX) {
+	if (!is_refusal(reflector, result)) {
+		reflector->refusals = 0;
+	} else if (++reflector->refusals >= REFUSALS_MAX) {
 		reflector->refusals = 0;
 		list_again(reflector);
 	}

@@ -34,8 +34,14 @@ static bool is_ours(const struct kube_service *service, const struct kube_option
 
 bool resolve_is_external(const struct kube_service *service, const struct kube_options *options)
 {
-	return is_ours(service, options) &&
-	       options->vips & (KUBE_VIPS_LOADBALANCER | KUBE_VIPS_NODEPORT | KUBE_VIPS_EXTERNAL);
+	if (!is_ours(service, options))
+		return false;
+	if (options->vips & (KUBE_VIPS_LOADBALANCER | KUBE_VIPS_NODEPORT))
+		return true;
+	for (size_t i = 0; i < service->n_addresses; i++)
+		if (options->vips & service->addresses[i].source & KUBE_VIPS_EXTERNAL)
+			return true;
+	return false;
 }
 
 static bool source_wanted(const struct kube_service *service, uint8_t source,
