@@ -32,7 +32,7 @@ def fixture_locked(world):
 ], ids=" ".join)
 def test_writer_waits_and_says_so(locked, words, tmp_path):
     file = tmp_path / "none.json"
-    file.write_text('{"kind": "List", "items": []}', encoding="ascii")
+    file.write_text('{"kind": "Service", "metadata": {"name": "kubernetes"}, "spec": {"type": "ClusterIP"}}', encoding="ascii")
     before = locked.state()
     process = locked.start(*(str(file) if word == "FILE" else word for word in words))
     try:
