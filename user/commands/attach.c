@@ -272,8 +272,7 @@ static int run(int argc, char **argv)
 		return status;
 	if (datapath_lock(dp, session_waiting, &err) < 0)
 		return fail("%s", err.text);
-	if (!datapath_shared(dp, &group))
-		group = 0;
+	datapath_shared(dp, &group);
 	status = created ? STATUS_OK : upgrade(dp);
 	if (status == STATUS_OK)
 		status = share(dp, &how);

@@ -280,6 +280,7 @@ static int run_batch(struct batch *batch, struct error *err)
 int sync_batch(struct sync *sync)
 {
 	struct batch batch = { .sync = sync, .read_ns = kube_take_read_time(sync->kube) };
+	bool settles = !sync->dry_run && !sync->timed;
 	struct error err;
 	int r;
 
@@ -289,11 +290,11 @@ int sync_batch(struct sync *sync)
 		return fail("%s", err.text);
 	}
 	/* What is over does not wait for what changes now. */
-	r = sync->dry_run || sync->timed ? 0 : datapath_settle(sync->dp, &err);
+	r = settles ? datapath_settle(sync->dp, &err) : 0;
 	if (r >= 0)
 		r = run_batch(&batch, &err);
 	/* What goes on does so later, with nobody waiting for it. */
-	if (r >= 0 && !sync->dry_run && !sync->timed)
+	if (r >= 0 && settles)
 		r = datapath_settle(sync->dp, &err);
 	if (!sync->dry_run)
 		datapath_unlock(sync->dp);

@@ -239,7 +239,7 @@ bool flow_expired(const struct datapath *dp, union xlb_flow_value value, uint32_
 /* loads.c: how many flows backends have. */
 /* Whether a service chooses by that. */
 bool loads_matter(const struct datapath *dp);
-/* Counts off flows that are over, and counts those that are not and were missed. */
+/* Counts off flows that are over, and counts those that are not and were missed, where that matters. */
 int loads_settle(struct datapath *dp, uint32_t now, struct error *err);
 
 /* tick.c: the packet path's time, as it stands in the maps. */

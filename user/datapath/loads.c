@@ -90,6 +90,8 @@ int loads_settle(struct datapath *dp, uint32_t now, struct error *err)
 	struct service *service;
 	size_t cursor = 0;
 
+	if (!loads_matter(dp))
+		return 0;
 	if (!counts)
 		return error_set(err, ENOMEM, "out of memory");
 	while ((service = model_next(dp->model, &cursor)))

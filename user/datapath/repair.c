@@ -20,26 +20,15 @@ static bool backend_serves(const struct xlb_backend *entry)
 	return entry->state != XLB_BACKEND_FREE && entry->state != XLB_BACKEND_RETIRED;
 }
 
-/*
- * Backends that are there twice, under the ids of before and after a change: *ret_id is the one that the
- * model knows.
- */
-static bool backend_is_double(const struct datapath *dp, uint32_t id,
-			      const struct service **ret_service, uint32_t *ret_id)
+/* Whom the model knows at an entry's endpoint, under this id or another; NULL: nobody. */
+static const struct backend *backend_known(const struct datapath *dp,
+					   const struct xlb_backend *entry)
 {
-	const struct xlb_backend *entry = backend_at(dp, id);
-	const struct backend *backend;
+	const struct service *service = backend_owner(dp, entry);
 	struct endpoint endpoint;
 
-	*ret_service = backend_serves(entry) ? backend_owner(dp, entry) : NULL;
-	if (!*ret_service)
-		return false;
 	backend_endpoint(entry, &endpoint);
-	backend = service_find_backend(*ret_service, &endpoint);
-	if (!backend || backend->id == id)
-		return false;
-	*ret_id = backend->id;
-	return true;
+	return service ? service_find_backend(service, &endpoint) : NULL;
 }
 
 /* The ring in force names nobody else, also where there is no room for another; flows follow. */
@@ -57,28 +46,34 @@ static int doubles_end(struct datapath *dp, const struct service *service,
 	return backends_succeed(dp, &slot, successors, err);
 }
 
-/* The flows of doubles go on under the id that the model knows, as the change would have had it. */
+/*
+ * Of backends that are there twice, under the ids of before and after a change, flows go on under the id
+ * that the model knows, as the change would have had it.
+ */
 static int doubles_succeed(struct datapath *dp, struct error *err)
 {
 	const struct xlb_config *config = config_of(dp);
 	_cleanup_(free_pointer) uint32_t *successors = calloc(config->backends, sizeof(*successors));
-	const struct service *service, *last = NULL;
-	uint32_t successor;
+	_cleanup_(free_pointer) bool *has_doubles = calloc(2 * (size_t)config->services,
+							   sizeof(*has_doubles));
+	struct service *service;
+	size_t cursor = 0;
 	int r = 0;
 
-	if (!successors)
+	if (!successors || !has_doubles)
 		return error_set(err, ENOMEM, "out of memory");
-	for (uint32_t id = 1; id < config->backends; id++)
-		if (backend_is_double(dp, id, &service, &successor))
-			successors[id] = successor;
-	/* A writer that dies leaves doubles of one service. */
-	for (uint32_t id = 1; !r && id < config->backends; id++) {
-		if (!successors[id] || !backend_is_double(dp, id, &service, &successor) ||
-		    service == last)
+	for (uint32_t id = 1; id < config->backends; id++) {
+		const struct xlb_backend *entry = backend_at(dp, id);
+		const struct backend *known = backend_serves(entry) ? backend_known(dp, entry) : NULL;
+
+		if (!known || known->id == id)
 			continue;
-		last = service;
-		r = doubles_end(dp, service, successors, err);
+		successors[id] = known->id;
+		has_doubles[service_key(dp, entry->vip_family, entry->service)] = true;
 	}
+	while (!r && (service = model_next(dp->model, &cursor)))
+		if (has_doubles[service_key(dp, service->vip.family, service->id)])
+			r = doubles_end(dp, service, successors, err);
 	return r;
 }
 
@@ -90,16 +85,12 @@ static void orphans_retire(struct datapath *dp)
 {
 	for (uint32_t id = 1; id < config_of(dp)->backends; id++) {
 		struct xlb_backend *entry = backend_at(dp, id);
-		struct endpoint endpoint;
-		struct service *service;
-		struct backend *backend;
+		const struct backend *known;
 
 		if (!backend_serves(entry))
 			continue;
-		service = backend_owner(dp, entry);
-		backend_endpoint(entry, &endpoint);
-		backend = service ? service_find_backend(service, &endpoint) : NULL;
-		if (!backend || backend->id != id)
+		known = backend_known(dp, entry);
+		if (!known || known->id != id)
 			__atomic_store_n(&entry->state, XLB_BACKEND_RETIRED, __ATOMIC_RELEASE);
 	}
 }

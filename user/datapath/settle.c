@@ -186,7 +186,7 @@ int datapath_settle(struct datapath *dp, struct error *err)
 	if (!datapath_unsettled(dp))
 		return 0;
 	r = tick_get(dp, &settling.now, err);
-	if (!r && loads_matter(dp))
+	if (!r)
 		r = loads_settle(dp, settling.now, err);
 	if (!r)
 		r = due_collect(&settling, err);

@@ -42,8 +42,7 @@ int datapath_trace_device(struct datapath *dp, const char *name, uint32_t *ret_i
 	if (!ifindex)
 		return error_set(err, ENOENT,
 				 "%s: xlb is not attached to it; 'lbctl attach' does that", name);
-	if (fd < 0 || !if_indextoname(ifindex, request.ifr_name) ||
-	    ioctl(fd, SIOCGIFHWADDR, &request))
+	if (fd < 0 || ioctl(fd, SIOCGIFHWADDR, &request))
 		return error_set(err, errno, "asking for a device's address: %s", strerror(errno));
 	memcpy(ret_address, request.ifr_hwaddr.sa_data, ETH_ALEN);
 	*ret_ifindex = ifindex;

@@ -123,6 +123,7 @@ static int read_document(void *arg, const json_t *document, struct error *err)
 {
 	struct reader *reader = arg;
 	const char *kind = NULL;
+	bool lists;
 	int r;
 
 	reader->any = true;
@@ -131,12 +132,13 @@ static int read_document(void *arg, const json_t *document, struct error *err)
 	r = json_get_string(document, "kind", &kind, err);
 	if (r < 0)
 		return r;
+	lists = kind && (!strcmp(kind, "List") || item_kind(kind));
 	if (!json_object_get(document, "items")) {
-		if (kind && (!strcmp(kind, "List") || item_kind(kind)))
+		if (lists)
 			return error_set(err, EINVAL, "items: a list is expected, and nothing is there");
 		return add_object(reader, kind, document, err);
 	}
-	if (kind && strcmp(kind, "List") && !item_kind(kind))
+	if (kind && !lists)
 		return error_set(err, EINVAL,
 				 "kind \"%.64s\" is no list of Services or their endpoints", kind);
 	return 0;
@@ -199,7 +201,8 @@ static int keep_all(struct reader *reader, struct error *err)
 	struct kube_list *sets = slices ? &reader->slices : &reader->endpoints;
 
 	if (any && !reader->services.n_objects)
-		kube_warn(kube, "%s: there are endpoints in it, but no Services: nothing is removed", reader->name);
+		kube_warn(kube, "%s: there are endpoints in it, but no Services: nothing is removed",
+			  reader->name);
 	/* kubectl prints an empty list, too, when it was not let read anything. */
 	if (!any && !reader->services.n_objects)
 		kube_warn(kube,
