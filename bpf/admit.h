@@ -7,21 +7,18 @@
 #include "packet.h"
 #include "service.h"
 
-/* Whether one of the service's source ranges has the client. */
-__weak __noinline int ranges_admit(__u32 service, bool ipv6)
+/* Whether one of the service's source ranges has the client; IPv4: of which `first` is the address. */
+__weak __noinline int ranges_admit(__u32 service, __u64 first, __u64 second, bool ipv6)
 {
-	struct packet *packet = packet_get();
-
-	if (!packet)
-		return 0;
 	if (ipv6) {
 		struct xlb_range6 key = { .prefix = 32 + 128, .service = service };
+		__u64 words[2] = { first, second };
 
-		address_copy(&key.address, &packet->source);
+		address_copy(&key.address, words);
 		return bpf_map_lookup_elem(&ranges6, &key) != NULL;
 	} else {
 		struct xlb_range4 key = { .prefix = 32 + 32, .service = service,
-					  .address = packet->source.word[0] };
+					  .address = first };
 
 		return bpf_map_lookup_elem(&ranges, &key) != NULL;
 	}
@@ -94,6 +91,12 @@ __weak __noinline int source_is_service(bool ipv6)
 	return 0;
 }
 
+/* Whether it comes from a port that is not above the one it is for, as few do. */
+static __always_inline bool source_low(const struct packet *packet)
+{
+	return __builtin_expect(bpf_ntohs(packet->source_port) <= bpf_ntohs(packet->destination_port), 0);
+}
+
 /*
  * Whether a packet that may begin something comes from another service: nobody rightly sends so, and two
  * services that answer whatever they get (DNS and the like) would answer each other for ever, on one
@@ -103,9 +106,7 @@ __weak __noinline int source_is_service(bool ipv6)
  */
 static __always_inline bool source_forged(const struct packet *packet, bool dnat, bool ipv6)
 {
-	return __builtin_expect(dnat || bpf_ntohs(packet->source_port) <=
-						bpf_ntohs(packet->destination_port), 0) &&
-	       source_is_service(ipv6);
+	return (dnat || source_low(packet)) && source_is_service(ipv6);
 }
 
 static __always_inline enum verdict admit(struct packet *packet, const struct frame *frame,
@@ -113,13 +114,15 @@ static __always_inline enum verdict admit(struct packet *packet, const struct fr
 {
 	if (!packet_sound(packet, frame))
 		return dropped(packet, XLB_DROP_MALFORMED);
-	if (!frame->plain && packet->kind == KIND_ERROR)
+	if (packet->kind == KIND_ERROR)
 		return packet->ttl <= 1 ? VERDICT_PASS : VERDICT_NEXT;
 	if (source_impossible(packet, ipv6))
 		return dropped(packet, XLB_DROP_BAD_SOURCE);
 	if (packet->ttl <= 1)
 		return answered(packet, ANSWER_TIME_EXCEEDED);
-	if (service->target.ranges && !ranges_admit(service->id, ipv6))
+	if (service->target.ranges &&
+	    !ranges_admit(service->id, address_first(&packet->source, ipv6),
+			  address_second(&packet->source, ipv6), ipv6))
 		return dropped(packet, XLB_DROP_SOURCE_RANGE);
 	return VERDICT_NEXT;
 }

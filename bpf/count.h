@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Counting, at the one exit of every program. A counter that is missing never changes what happens
+ * Counting, where a packet leaves. A counter that is missing never changes what happens
  * to a packet.
  */
 #ifndef XLB_COUNT_H
@@ -26,7 +26,9 @@ static __always_inline void count_drop(__u32 reason)
 
 static __always_inline struct xlb_service_stats *count_service(const struct packet *packet)
 {
-	return bpf_map_lookup_elem(&service_stats, &packet->outcome.service);
+	__u32 key = packet->outcome.service;
+
+	return bpf_map_lookup_elem(&service_stats, &key);
 }
 
 /* A packet that goes on, to a backend or to a client. */
@@ -44,13 +46,27 @@ static __always_inline void count_served(const struct packet *packet)
 	} else {
 		count_add(&service->to_backend, packet->bytes);
 		count_add(&tally->to_backend, packet->bytes);
-		service->flows += packet->outcome.new_flow;
-		tally->flows += packet->outcome.new_flow;
+		if (packet->outcome.new_flow) {
+			service->flows++;
+			tally->flows++;
+		}
 	}
 	mirror_show(id, tally);
 }
 
-/* A packet that ends here, by its verdict. */
+static __always_inline void count_dropped(const struct packet *packet, __u32 reason)
+{
+	struct xlb_service_stats *service;
+
+	count_drop(reason);
+	if (!packet->outcome.known_service)
+		return;
+	service = count_service(packet);
+	if (service)
+		count_add(&service->dropped, packet->bytes);
+}
+
+/* The packet in hand, which ends here, by its verdict. */
 __weak __noinline int count_stopped(__u32 verdict)
 {
 	struct packet *packet = packet_get();
@@ -58,17 +74,13 @@ __weak __noinline int count_stopped(__u32 verdict)
 
 	if (!packet)
 		return 0;
-	if (verdict == VERDICT_DROP)
-		count_drop(packet->drop);
-	if (!packet->outcome.known_service)
-		return 0;
-	service = count_service(packet);
-	if (!service)
-		return 0;
-	if (verdict == VERDICT_DROP)
-		count_add(&service->dropped, packet->bytes);
-	else if (packet->answer == ANSWER_REFUSED)
-		count_add(&service->refused, packet->bytes);
+	if (verdict == VERDICT_DROP) {
+		count_dropped(packet, packet->drop);
+	} else if (packet->outcome.known_service && packet->answer == ANSWER_REFUSED) {
+		service = count_service(packet);
+		if (service)
+			count_add(&service->refused, packet->bytes);
+	}
 	return 0;
 }
 

@@ -38,7 +38,6 @@ static __always_inline bool course_known(struct packet *packet, const struct ser
 	struct flow_tuple *tuple = flow_tuple_get(FLOW_OF_PACKET);
 	struct flow_lines lines;
 	struct flow_ref flow;
-	__u32 number;
 
 	if (!tuple)
 		return false;
@@ -46,10 +45,7 @@ static __always_inline bool course_known(struct packet *packet, const struct ser
 	lines = flow_client_lines(tuple, ipv6, secret);
 	if (packet_begins(packet) && service->target.forward == XLB_FORWARD_NAT)
 		flow_expect(service->target.word, lines.first | (__u64)lines.second << 32, ipv6);
-	packet->flow = flow_search(tuple, lines, false, 0, ipv6);
-	number = RECALL(packet->flow);
-	if (number == FLOW_NOWHERE ||
-	    !flow_at(number, ipv6, &flow))
+	if (!flow_find_either(FLOW_OF_PACKET, lines, ipv6, &flow))
 		return false;
 	course->value = flow_read(flow.slot, ipv6);
 	if (course->value.state == XLB_FLOW_CLAIMED)

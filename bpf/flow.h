@@ -222,8 +222,11 @@ static __always_inline __u64 flow_match(__u64 *line, const struct flow_tuple *tu
 
 		if (ipv6)
 			differs |= (slot[0] ^ client[0]) | (slot[1] ^ client[1]);
-		/* A slot that is free or being taken keeps its last key, and names no backend. */
-		differs |= mask_if_zero(flow_read(slot, ipv6).backend);
+		/*
+		 * A slot that is free or being taken keeps its last key, and names no backend: of 24 bits
+		 * nothing is left then, unless one less is less than nothing.
+		 */
+		differs |= ((__u64)flow_read(slot, ipv6).backend - 1) >> 24;
 		if (leave_out)
 			differs |= mask_if_zero(left_out ^ i);
 		way ^= (way ^ i) & mask_if_zero(differs);
@@ -284,6 +287,26 @@ __weak __noinline __u32 flow_find(__u32 wanted, __u64 two_lines, __u32 left_out,
 		return FLOW_NOWHERE;
 	return ipv6 ? flow_search(tuple, lines, true, left_out, true) :
 		      flow_search(tuple, lines, true, left_out, false);
+}
+
+static __always_inline __u32 flow_find_here(__u32 index, const struct flow_tuple *tuple, bool ipv6)
+{
+	__u64 *line = flow_line(index, ipv6), way;
+
+	if (!line)
+		return FLOW_NOWHERE;
+	way = flow_match(line, tuple, false, 0, ipv6);
+	return way < XLB_FLOW_WAYS ? index * XLB_FLOW_WAYS + way : FLOW_NOWHERE;
+}
+
+/* The same in one line, of a tuple in numbers: its key and, of IPv6, the client's address. */
+__weak __noinline __u32 flow_find_in(__u32 index, __u64 key, __u64 first, __u64 second, bool ipv6)
+{
+	struct flow_tuple tuple = { .key.word = key };
+	__u64 words[2] = { first, second };
+
+	address_copy(&tuple.client, words);
+	return ipv6 ? flow_find_here(index, &tuple, true) : flow_find_here(index, &tuple, false);
 }
 
 static __always_inline bool flow_find_either(enum flow_wanted wanted, struct flow_lines lines,

@@ -221,17 +221,13 @@ static __always_inline __u64 flow_moves_backend(__u8 flags)
 	return flags & TCP_SYN ? BACKEND_BEGINS : BACKEND_SPEAKS;
 }
 
-/* The row of the packet in hand, by the half that its flow was found in. */
-__weak __noinline __u64 flow_moves(__u32 half, __u32 forward)
+/* The row of a packet, by the half that its flow was found in. */
+__weak __noinline __u64 flow_moves(__u32 half, __u32 forward, __u32 protocol, __u32 flags)
 {
-	struct packet *packet = packet_get();
-
-	if (!packet)
-		return ALL_STAY;
-	if (packet->protocol == IPPROTO_UDP)
+	if (protocol == IPPROTO_UDP)
 		return half == FLOW_BY_REPLY || forward > XLB_FORWARD_DNAT ? UDP_ANSWERED : ALL_STAY;
-	return half == FLOW_BY_REPLY ? flow_moves_backend(packet->tcp_flags) :
-				       flow_moves_client(packet->tcp_flags, forward);
+	return half == FLOW_BY_REPLY ? flow_moves_backend(flags) :
+				       flow_moves_client(flags, forward);
 }
 
 static __always_inline union xlb_flow_value flow_after(union xlb_flow_value value, __u64 moves,
@@ -286,15 +282,14 @@ __weak __noinline int flow_change(__u32 number, __u64 like, __u64 moves, __u32 n
 }
 
 /*
- * Lets the packet in hand change both copies of a flow, of which it was found by the one in this slot.
+ * Lets a packet change both copies of a flow, of which it was found by the one in this slot.
  * Each is changed by what the packet is, so that two packets on two CPUs come to the same in either
  * order. Where the twin is gone (its slot was given to another flow), the flow cannot work any more:
  * this copy goes too, and the client's next packet is told so.
  */
-__weak __noinline int flow_update(__u32 number, __u64 before, __u32 now, bool ipv6)
+__weak __noinline int flow_update(__u32 number, __u64 before, __u64 moves, __u32 now, bool ipv6)
 {
 	union xlb_flow_value value = { .word = before };
-	__u64 moves = flow_moves(flow_half_of(number, ipv6), value.forward);
 
 	if (flow_change(number, before, moves, now, ipv6) != FLOW_CHANGED ||
 	    value.forward > XLB_FORWARD_DNAT)
@@ -321,7 +316,10 @@ static __always_inline void flow_touch(const struct flow_ref *ref, union xlb_flo
 	if (__builtin_expect(after.word != value.word ||
 			     packet->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) ||
 			     FLOW_UNSETTLED >> value.state & 1, 0))
-		flow_update(ref->number, value.word, packet->now, ipv6);
+		flow_update(ref->number, value.word,
+			    flow_moves(flow_half_of(ref->number, ipv6), value.forward,
+				       packet->protocol, packet->tcp_flags),
+			    packet->now, ipv6);
 }
 
 #endif

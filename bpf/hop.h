@@ -236,26 +236,56 @@ static __always_inline const struct xlb_hop *hop_current(const struct xlb_next_h
 	return (const void *)next->hop + offset;
 }
 
-/* The cache entry for a client's next hop, taken over from whoever had it. */
-static __always_inline struct xlb_next_hop *neighbour_get(const struct xlb_address *address,
+/* The cache entry that a client's next hop has, or would have; and its number. */
+static __always_inline struct xlb_neighbour *neighbour_at(const struct xlb_address *address,
 							  bool ipv6, __u32 *ret_slot)
 {
 	__u64 fold = ipv6 ? address->word[0] ^ address->word[1] ^ address->word[2] ^
 				    address->word[3] :
 			    address->word[0];
-	__u32 index = (fold * 0x9e3779b97f4a7c15ull >> 32) & (cfg.neighbours - 1);
-	struct xlb_neighbour *neighbour = bpf_map_lookup_elem(&neighbours, &index);
-	struct xlb_address wanted = { .word[0] = address->word[0] };
+
+	*ret_slot = (fold * 0x9e3779b97f4a7c15ull >> 32) & (cfg.neighbours - 1);
+	return bpf_map_lookup_elem(&neighbours, ret_slot);
+}
+
+/* As neighbours know it: of IPv4, with zeros behind. */
+static __always_inline struct xlb_address neighbour_address(const struct xlb_address *address,
+							    bool ipv6)
+{
+	struct xlb_address whole = { .word[0] = address->word[0] };
+
+	if (ipv6)
+		address_copy(&whole, address);
+	return whole;
+}
+
+/* The next hop of a client, if it is there; else NULL. */
+static __always_inline const struct xlb_next_hop *
+neighbour_known(const struct xlb_address *address, bool ipv6)
+{
+	struct xlb_address wanted = neighbour_address(address, ipv6);
+	const struct xlb_neighbour *neighbour;
+	__u32 slot;
+
+	neighbour = neighbour_at(address, ipv6, &slot);
+	if (!neighbour || !address_equal(&neighbour->address, &wanted, true))
+		return NULL;
+	return &neighbour->next_hop;
+}
+
+/* The same, taken over from whoever had its entry. */
+static __always_inline struct xlb_next_hop *neighbour_get(const struct xlb_address *address,
+							  bool ipv6, __u32 *ret_slot)
+{
+	struct xlb_neighbour *neighbour = neighbour_at(address, ipv6, ret_slot);
+	struct xlb_address wanted = neighbour_address(address, ipv6);
 
 	if (!neighbour)
 		return NULL;
-	if (ipv6)
-		address_copy(&wanted, address);
 	if (!address_equal(&neighbour->address, &wanted, true)) {
 		address_copy(&neighbour->address, &wanted);
 		neighbour->next_hop.checked = 0;
 	}
-	*ret_slot = index;
 	return &neighbour->next_hop;
 }
 
@@ -307,23 +337,14 @@ __weak __noinline int emit_elsewhere(struct xdp_md *ctx, __u64 first, __u64 seco
 	return dropped(packet, XLB_DROP_EMIT_FAILED);
 }
 
-/* Whether a packet leaves by tc, or by another device than it came by. */
-static __always_inline bool emits_elsewhere(const struct xdp_md *ctx, const struct packet *packet,
-					    const struct xlb_hop *hop)
-{
-	__u64 second = ((const __u64 *)hop)[1];
-
-	return __builtin_expect((HOP_IFINDEX(second) ^ ctx->ingress_ifindex) |
-				packet->outcome.by_kernel, 0);
-}
-
 /* Sends a rewritten packet on its way. */
 static __always_inline enum verdict emit(struct xdp_md *ctx, struct packet *packet,
 					 const struct xlb_hop *hop)
 {
 	__u64 first = ((const __u64 *)hop)[0], second = ((const __u64 *)hop)[1];
 
-	if (emits_elsewhere(ctx, packet, hop))
+	if (__builtin_expect((HOP_IFINDEX(second) ^ ctx->ingress_ifindex) | packet->outcome.by_kernel,
+			     0))
 		return emit_elsewhere(ctx, first, second);
 	if (link_write(ctx, first, second))
 		return VERDICT_TX;

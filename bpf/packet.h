@@ -8,9 +8,9 @@
  * there; they are in struct frame, and made anew from offsets after every helper that moves the
  * packet.
  *
- * Here whole TCP and UDP packets are parsed, plain ones in a way of their own; what else there is
- * (options, extension headers, fragments, ICMP) is in dissect.h. Parsing never judges: whether
- * broken lengths matter is decided once a VIP is known to be meant.
+ * Here whole TCP and UDP packets are parsed; what else there is (options, extension headers,
+ * fragments, ICMP) is in dissect.h. Parsing never judges: whether broken lengths matter is decided
+ * once a VIP is known to be meant. plain.h does without all this, for most packets.
  */
 #ifndef XLB_PACKET_H
 #define XLB_PACKET_H
@@ -147,26 +147,11 @@ struct packet {
 	__u8 pad;
 	__u16 partial;		/* BY_KERNEL_CHECKSUM: the checksum as it came */
 	struct outcome outcome;
-	__u32 flow;		/* number of its slot, while it is looked for */
 	__u32 added;		/* bytes of the headers that a tunnel puts in front */
 	__u32 datagram;		/* outcome.held: as in `fragments` */
-	__u32 pad2;
 	struct xlb_hop hop;	/* the answer to a look-up, while it is kept */
-	struct translation translation;	/* for what is rare; the walk has its own */
+	struct translation translation;	/* what becomes of it */
 };
-
-/* Fields of struct packet that are written together: four from `network`, eight from `protocol` on. */
-typedef __u64 __attribute__((may_alias)) packet_word;
-
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-#define PACKET_SHAPE(network, headers) ((network) | (__u64)(headers) << 16)
-#define PACKET_WHAT(protocol, flags, ttl, ipv6) \
-	((protocol) | (__u64)(flags) << 8 | (__u64)(ttl) << 24 | (__u64)(ipv6) << 40)
-#else
-#define PACKET_SHAPE(network, headers) ((__u64)(network) << 48 | (__u64)(headers) << 32)
-#define PACKET_WHAT(protocol, flags, ttl, ipv6) \
-	((__u64)(protocol) << 56 | (__u64)(flags) << 48 | (__u64)(ttl) << 32 | (__u64)(ipv6) << 16)
-#endif
 
 XLB_PERCPU_ARRAY(packets, struct packet);
 
@@ -176,9 +161,6 @@ struct frame {
 	void *end;
 	void *network;		/* struct iphdr or ipv6hdr */
 	void *transport;	/* struct tcphdr or udphdr */
-	/* As parse_plain() says: a constant, so that what is not plain costs those that are nothing. */
-	bool plain;
-	__u32 headers;		/* of plain ones: the length of the IP header, a constant too */
 };
 
 /*
@@ -227,6 +209,17 @@ static __always_inline void address_copy(void *to, const void *from)
 	((__u64 *)to)[1] = ((const __u64 *)from)[1];
 }
 
+/* An address as two numbers, for functions that take no pointers; IPv4 has only a first. */
+static __always_inline __u64 address_first(const struct xlb_address *address, bool ipv6)
+{
+	return ipv6 ? ((const __u64 *)address)[0] : address->word[0];
+}
+
+static __always_inline __u64 address_second(const struct xlb_address *address, bool ipv6)
+{
+	return ipv6 ? ((const __u64 *)address)[1] : 0;
+}
+
 static __always_inline bool address_equal(const struct xlb_address *a, const struct xlb_address *b,
 					  bool ipv6)
 {
@@ -252,6 +245,9 @@ static __always_inline bool source_impossible(const struct packet *packet, bool 
 			 (source->word[3] & ~bpf_htonl(1)));
 	}
 	first = bpf_ntohl(source->word[0]) >> 24;
+	/* Most are none of all those, nor a few more. */
+	if (__builtin_expect(first < 224 && ((first + 1) & 126), 1))
+		return false;
 	/* 0/8, 127/8, 224/4, broadcast */
 	return !first || first == 127 || first >> 4 == 14 || source->word[0] == ~0u;
 }
@@ -301,8 +297,7 @@ static __always_inline bool frame_find(struct frame *frame, const struct packet 
  */
 static __always_inline void frame_forget(struct frame *frame, const struct packet *packet)
 {
-	if (!frame->plain)
-		frame->transport = header_at(frame->network, RECALL(packet->headers));
+	frame->transport = header_at(frame->network, RECALL(packet->headers));
 }
 
 /*
@@ -416,64 +411,6 @@ static __always_inline enum verdict parse(struct packet *packet, struct frame *f
 	return parse_ports(packet, frame->transport, frame->end);
 }
 
-/*
- * Most packets: whole TCP or UDP without tags, options or extension headers, all of which is in the
- * frame's first buffer, and at least as long as with a TCP header. Where things are in them is known
- * when the program is compiled. Nothing is written down of others.
- */
-static __always_inline bool parse_plain(struct packet *packet, struct frame *frame, bool ipv6)
-{
-	__u32 header = ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr), bytes;
-	struct ipv6hdr *ip6 = frame->data + ETH_HLEN;
-	struct iphdr *ip4 = frame->data + ETH_HLEN;
-	__u8 *data = frame->data, protocol, ttl;
-	__u64 flags = 0;
-
-	frame->plain = true;
-	frame->headers = header;
-	frame->network = frame->data + ETH_HLEN;
-	frame->transport = frame->network + header;
-	if (frame->transport + sizeof(struct tcphdr) > frame->end)
-		return false;
-	if (*(__be16 *)(data + offsetof(struct ethhdr, h_proto)) !=
-		    bpf_htons(ipv6 ? ETH_P_IPV6 : ETH_P_IP) ||
-	    *data & ETHER_GROUP)
-		return false;
-	if (ipv6) {
-		if (ip6->version != 6)
-			return false;
-		protocol = ip6->nexthdr;
-		ttl = ip6->hop_limit;
-		bytes = header + bpf_ntohs(ip6->payload_len);
-	} else {
-		if (*(__u8 *)ip4 != 0x45 || ip4->frag_off & bpf_htons(IP_MORE | IP_OFFSET))
-			return false;
-		protocol = ip4->protocol;
-		ttl = ip4->ttl;
-		bytes = bpf_ntohs(ip4->tot_len);
-	}
-	if (protocol == IPPROTO_TCP)
-		flags = ((const __u8 *)frame->transport)[13];
-	else if (protocol != IPPROTO_UDP)
-		return false;
-	if (ETH_HLEN + bytes > packet->frame || bytes < header)
-		return false;
-	if (ipv6) {
-		address_copy(&packet->source, &ip6->saddr);
-		address_copy(&packet->destination, &ip6->daddr);
-	} else {
-		packet->source.word[0] = ip4->saddr;
-		packet->destination.word[0] = ip4->daddr;
-	}
-	packet->source_port = ((const __be16 *)frame->transport)[0];
-	packet->destination_port = ((const __be16 *)frame->transport)[1];
-	packet->bytes = bytes;
-	*(packet_word *)&packet->network = PACKET_SHAPE(ETH_HLEN, header);
-	*(packet_word *)&packet->protocol = PACKET_WHAT(protocol, flags, ttl, ipv6);
-	packet->hop_family = 0;
-	return true;
-}
-
 /* Whether it says that it is the first of its connection. UDP does not say. */
 static __always_inline bool packet_begins(const struct packet *packet)
 {
@@ -483,28 +420,25 @@ static __always_inline bool packet_begins(const struct packet *packet)
 /* Whether the lengths in the headers fit each other and the frame. */
 static __always_inline bool packet_sound(const struct packet *packet, const struct frame *frame)
 {
-	__u32 headers = frame->plain ? frame->headers : packet->headers;
-	__u32 payload = packet->bytes - headers, length;
+	__u32 payload = packet->bytes - packet->headers, length;
 	const struct tcphdr *tcp = frame->transport;
 	const struct udphdr *udp = frame->transport;
 
-	if (!frame->plain) {
-		if (packet->network + packet->bytes > packet->frame || packet->bytes < headers)
-			return false;
-		if (__builtin_expect(packet->kind >= KIND_LATER_FRAGMENT, 0))
-			return true;
-	}
+	if (packet->network + packet->bytes > packet->frame || packet->bytes < packet->headers)
+		return false;
+	if (__builtin_expect(packet->kind >= KIND_LATER_FRAGMENT, 0))
+		return true;
 	if (packet->protocol == IPPROTO_TCP) {
-		if (!frame->plain && (void *)(tcp + 1) > frame->end)
+		if ((void *)(tcp + 1) > frame->end)
 			return false;
 		length = tcp->doff * 4;
 		return length >= sizeof(*tcp) && length <= payload;
 	}
-	if (!frame->plain && (void *)(udp + 1) > frame->end)
+	if ((void *)(udp + 1) > frame->end)
 		return false;
 	length = bpf_ntohs(udp->len);
 	return payload >= sizeof(*udp) && length >= sizeof(*udp) &&
-	       (length <= payload || (!frame->plain && packet->kind == KIND_FIRST_FRAGMENT));
+	       (length <= payload || packet->kind == KIND_FIRST_FRAGMENT);
 }
 
 #endif

@@ -31,10 +31,10 @@ static __always_inline __u64 address_plus(const struct xlb_address *address, boo
 	return sum;
 }
 
+/* By a sum of no more than some hundred words of 32 bits. */
 static __always_inline __u16 checksum_adjust(__u16 checksum, __u64 sum)
 {
 	sum += (__u16)~checksum;
-	sum = (sum & 0xffffffff) + (sum >> 32);
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
 	return ~(sum + (sum >> 16));

@@ -43,88 +43,121 @@ static __always_inline union xlb_vip6_tail service_key6(const struct packet *pac
 	};
 }
 
-static __always_inline enum service_match
-service_match4(union xlb_vip4 vip, __u32 slot, struct service_ref *ret_service)
+static __always_inline enum service_match service_match4(const struct xlb_service *service,
+							 union xlb_vip4 vip)
 {
-	struct xlb_service *service = bpf_map_lookup_elem(&services, &slot);
-	__u64 word;
+	__u64 word = *(volatile __u64 *)&service->vip.word;
 
-	if (!service)
-		return SERVICE_NONE;
-	word = *(volatile __u64 *)&service->vip.word;
-	if (word != vip.word)
-		return word ? SERVICE_OTHER : SERVICE_NONE;
-	ret_service->target.word = *(volatile __u64 *)&service->target.word;
-	ret_service->id = slot;
-	return SERVICE_HERE;
+	if (word == vip.word)
+		return SERVICE_HERE;
+	return word ? SERVICE_OTHER : SERVICE_NONE;
 }
 
-static __always_inline enum service_match
-service_match6(const struct xlb_address *address, union xlb_vip6_tail vip, __u32 slot,
-	       struct service_ref *ret_service)
+static __always_inline enum service_match service_match6(const struct xlb_service6 *service,
+							 const struct xlb_address *address,
+							 union xlb_vip6_tail vip)
 {
-	struct xlb_service6 *service = bpf_map_lookup_elem(&services6, &slot);
-	const __u64 *wanted = (const __u64 *)address, *here;
-	__u64 word;
+	const __u64 *wanted = (const __u64 *)address, *here = (const __u64 *)&service->address;
+	__u64 word = *(volatile __u64 *)&service->vip.word;
 
-	if (!service)
-		return SERVICE_NONE;
-	here = (const __u64 *)&service->address;
-	word = *(volatile __u64 *)&service->vip.word;
-	if ((word ^ vip.word) | (here[0] ^ wanted[0]) | (here[1] ^ wanted[1]))
-		return word ? SERVICE_OTHER : SERVICE_NONE;
-	ret_service->target.word = *(volatile __u64 *)&service->target.word;
-	ret_service->id = slot;
-	return SERVICE_HERE;
+	if (!((word ^ vip.word) | (here[0] ^ wanted[0]) | (here[1] ^ wanted[1])))
+		return SERVICE_HERE;
+	return word ? SERVICE_OTHER : SERVICE_NONE;
 }
 
-/* The slot of the packet's service, if it is not in its home slot; NO_SERVICE: there is none. */
-__weak __noinline __u32 service_find_further(__u32 home, bool ipv6)
+/*
+ * The slot of a service that is not in its home slot; NO_SERVICE: there is none. `first` and `second`: of the
+ * address, IPv6 only; `vip`: the word that tells VIPs apart.
+ */
+__weak __noinline __u32 service_find_further(__u32 home, __u64 first, __u64 second, __u64 vip,
+					     bool ipv6)
 {
-	struct packet *packet = packet_get();
-	union xlb_vip6_tail vip6;
-	union xlb_vip4 vip4;
-	__u32 slot;
+	union xlb_vip6_tail vip6 = { .word = vip };
+	union xlb_vip4 vip4 = { .word = vip };
+	__u64 words[2] = { first, second };
+	struct xlb_address address;
 
-	if (!packet)
-		return NO_SERVICE;
-	vip4 = service_key4(packet);
-	vip6 = service_key6(packet);
+	address_copy(&address, words);
 	for (__u32 i = 1; i < XLB_SERVICE_PROBES; i++) {
-		struct service_ref found;
-		enum service_match match;
+		__u32 slot = (home + i) & (cfg.services - 1);
+		enum service_match match = SERVICE_NONE;
+		struct xlb_service6 *service6;
+		struct xlb_service *service;
 
-		slot = (home + i) & (cfg.services - 1);
-		match = ipv6 ? service_match6(&packet->destination, vip6, slot, &found) :
-			       service_match4(vip4, slot, &found);
+		if (ipv6) {
+			service6 = bpf_map_lookup_elem(&services6, &slot);
+			if (service6)
+				match = service_match6(service6, &address, vip6);
+		} else {
+			service = bpf_map_lookup_elem(&services, &slot);
+			if (service)
+				match = service_match4(service, vip4);
+		}
 		if (match)
 			return match == SERVICE_HERE ? slot : NO_SERVICE;
 	}
 	return NO_SERVICE;
 }
 
+static __always_inline bool service_find4(union xlb_vip4 vip, const __u64 *secret,
+					  struct service_ref *ret_service)
+{
+	__u32 home = xlb_hash_vip4(vip, secret), slot = home & (cfg.services - 1);
+	struct xlb_service *service = bpf_map_lookup_elem(&services, &slot);
+	enum service_match match;
+
+	if (!service)
+		return false;
+	match = service_match4(service, vip);
+	if (match != SERVICE_HERE) {
+		if (__builtin_expect(match == SERVICE_NONE, 1))
+			return false;
+		slot = service_find_further(home, 0, 0, vip.word, false);
+		if (slot == NO_SERVICE)
+			return false;
+		service = bpf_map_lookup_elem(&services, &slot);
+		if (!service || service_match4(service, vip) != SERVICE_HERE)
+			return false;
+	}
+	ret_service->target.word = *(volatile __u64 *)&service->target.word;
+	ret_service->id = slot;
+	return true;
+}
+
+static __always_inline bool service_find6(const struct xlb_address *address,
+					  union xlb_vip6_tail vip, const __u64 *secret,
+					  struct service_ref *ret_service)
+{
+	__u32 home = xlb_hash_vip6(address, vip, secret), slot = home & (cfg.services - 1);
+	struct xlb_service6 *service = bpf_map_lookup_elem(&services6, &slot);
+	enum service_match match;
+
+	if (!service)
+		return false;
+	match = service_match6(service, address, vip);
+	if (match != SERVICE_HERE) {
+		if (__builtin_expect(match == SERVICE_NONE, 1))
+			return false;
+		slot = service_find_further(home, address_first(address, true),
+					    address_second(address, true), vip.word, true);
+		if (slot == NO_SERVICE)
+			return false;
+		service = bpf_map_lookup_elem(&services6, &slot);
+		if (!service || service_match6(service, address, vip) != SERVICE_HERE)
+			return false;
+	}
+	ret_service->target.word = *(volatile __u64 *)&service->target.word;
+	ret_service->id = slot;
+	return true;
+}
+
 /* The service that a packet is for. */
 static __always_inline bool service_find(const struct packet *packet, bool ipv6,
 					 const __u64 *secret, struct service_ref *ret_service)
 {
-	const struct xlb_address *address = &packet->destination;
-	union xlb_vip6_tail vip6 = service_key6(packet);
-	union xlb_vip4 vip4 = service_key4(packet);
-	enum service_match match;
-	__u32 home, slot;
-
-	home = ipv6 ? xlb_hash_vip6(address, vip6, secret) : xlb_hash_vip4(vip4, secret);
-	slot = home & (cfg.services - 1);
-	match = ipv6 ? service_match6(address, vip6, slot, ret_service) :
-		       service_match4(vip4, slot, ret_service);
-	if (__builtin_expect(match == SERVICE_OTHER, 0)) {
-		slot = service_find_further(home, ipv6);
-		if (slot == NO_SERVICE)
-			return false;
-		match = ipv6 ? service_match6(address, vip6, slot, ret_service) :
-			       service_match4(vip4, slot, ret_service);
-	}
-	return match == SERVICE_HERE;
+	return ipv6 ? service_find6(&packet->destination, service_key6(packet), secret,
+				    ret_service) :
+		      service_find4(service_key4(packet), secret, ret_service);
 }
 
 /*

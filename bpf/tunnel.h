@@ -48,8 +48,11 @@ static __always_inline void outer_ipv4(void *at, const struct xlb_backend *backe
 		   (__u64)(backend->source.word[0] | bits) << 32;
 	*(__be32 *)(at + 16) = backend->address.word[0];
 	sum = (words[0] & 0xffff) + (words[0] >> 16 & 0xffff) + (words[0] >> 48) +
-	      (words[1] & 0xffff) + backend->source_sum + backend->address_sum + bits;
-	((struct iphdr *)at)->check = ~xlb_sum_fold(sum);
+	      (words[1] & 0xffff) + backend->source_sum + backend->address_sum +
+	      (bits & 0xffff) + (bits >> 16);
+	/* Eight numbers of 16 bits: one fold leaves at most one carry. */
+	sum = (sum & 0xffff) + (sum >> 16);
+	((struct iphdr *)at)->check = ~(sum + (sum >> 16));
 }
 
 static __always_inline void outer_ipv6(void *at, const struct xlb_backend *backend, __u8 protocol,
@@ -252,40 +255,10 @@ static __always_inline bool wants_gue_checksum(const struct xlb_backend *backend
 }
 
 /*
- * Puts headers around the plain packet in hand, the link's among them, which is the one that it came by.
- * 0, or -1: no room for them.
- */
-static __always_inline int encapsulate(struct xdp_md *ctx, const struct packet *packet,
-				       const struct frame *frame,
-				       const struct xlb_backend *backend, const struct xlb_hop *hop,
-				       __u8 forward, __u32 header, bool ipv6)
-{
-	__u64 first = ((const __u64 *)hop)[0], second = ((const __u64 *)hop)[1];
-	__u8 dscp = traffic_class(frame->network, ipv6);
-	void *data, *at, *end;
-
-	if (bpf_xdp_adjust_head(ctx, -(int)header))
-		return -1;
-	data = (void *)(long)ctx->data;
-	end = (void *)(long)ctx->data_end;
-	at = data + ETH_HLEN;
-	if (at + sizeof(struct iphdr) + sizeof(struct udphdr) > end)
-		return -1;
-	*(__u64 *)data = first;
-	*(__u32 *)(data + 8) = second;
-	if (!outer_write(packet, backend, at, end, data + offsetof(struct ethhdr, h_proto), forward,
-			 header, dscp, ipv6))
-		return -1;
-	if (wants_gue_checksum(backend, forward))
-		gue_checksum(ctx);
-	return 0;
-}
-
-/*
- * Puts headers around any packet in hand, to a backend by its id, and leaves it to emit() which link's
+ * Puts headers around the packet in hand, to a backend by its id, and leaves it to emit() which link's
  * addresses are in front. 0, or -1: no room for them.
  */
-__weak __noinline int encapsulate_long(struct xdp_md *ctx, __u32 id, __u32 forward, __u32 header)
+__weak __noinline int encapsulate(struct xdp_md *ctx, __u32 id, __u32 forward, __u32 header)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end, *at;
 	struct xlb_backend *backend = backend_get(id);

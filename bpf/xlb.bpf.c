@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The walk of a packet through xlb, from top to bottom:
+ * The walk of a packet through xlb, from top to bottom. Most packets take the short way of plain.h
+ * and never come here; any packet may, and the outcome is the same:
  *
  * 	parse -> service -> admit -> flow or ring -> backend -> next hop -> rewrite -> emit
  * 	            |                    |
@@ -8,9 +9,8 @@
  * 	            no service: a reply? translate it back; else not ours: it leaves as it came
  *
  * and one exit, finish(), that answers, counts and turns the verdict into an XDP action. The parts
- * are in the headers, one for each step. Every function of the walk is inlined four times: for IPv4
- * and IPv6, with `ipv6` a constant, and for plain packets (see parse_plain()) and all others, with
- * `frame->plain` a constant; what is rare (fragments, ICMP, a new flow, a look-up of routes, an
+ * are in the headers, one for each step. The functions of the walk are inlined twice, for IPv4 and
+ * IPv6, with `ipv6` a constant; what is rare (fragments, ICMP, a new flow, a look-up of routes, an
  * answer) is a function of its own and off the path.
  */
 #include <linux/bpf.h>
@@ -31,6 +31,7 @@
 #include "mss.h"
 #include "note.h"
 #include "packet.h"
+#include "plain.h"
 #include "reply.h"
 #include "rewrite.h"
 #include "service.h"
@@ -45,6 +46,8 @@ const volatile bool has_buff_len = false;
 const volatile bool has_fib_mtu = true;
 /* mirror.h. Set by lbctl. */
 const volatile bool has_mirror = false;
+/* No plain walk: for `lbctl trace`, which wants to know what the long one writes down. */
+const volatile bool at_length = false;
 
 /* ---- parts that are rare, as functions that the verifier looks at once ---- */
 
@@ -102,34 +105,40 @@ __weak __noinline int xdp_dissect(struct xdp_md *ctx)
 	return verdict;
 }
 
-/* Translates an ICMP error by packet.translation. Returns 0, or -1: it is not all there. */
-__weak __noinline int xdp_translate_error(struct xdp_md *ctx)
+static __always_inline bool translate_family(const struct packet *packet, struct frame *frame,
+					     bool ipv6)
+{
+	const struct translation *translation = &packet->translation;
+
+	if (!frame_find(frame, packet, ipv6))
+		return false;
+	translate_network(frame->network, translation, ipv6);
+	return packet->kind == KIND_LATER_FRAGMENT ||
+	       translate_transport(packet, frame, translation);
+}
+
+/* Translates the packet in hand in place, by packet.translation. Returns 0, or -1: it is not all there. */
+__weak __noinline int xdp_translate(struct xdp_md *ctx)
 {
 	struct packet *packet = packet_get();
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct frame frame = {
+		.data = (void *)(long)ctx->data,
+		.end = (void *)(long)ctx->data_end,
+	};
+	bool done;
 
 	if (!packet)
 		return -1;
-	return translate_error(packet, data, end, true) ? 0 : -1;
+	if (packet->kind == KIND_ERROR)
+		done = translate_error(packet, frame.data, frame.end, true);
+	else if (packet->ipv6)
+		done = translate_family(packet, &frame, true);
+	else
+		done = translate_family(packet, &frame, false);
+	return done ? 0 : -1;
 }
 
 /* ---- the walk ---- */
-
-/* Translates the packet in place. */
-static __always_inline bool translate(struct xdp_md *ctx, struct packet *packet,
-				      struct frame *frame, const struct translation *translation,
-				      bool ipv6)
-{
-	if (!frame->plain && packet->kind == KIND_ERROR) {
-		packet->translation = *translation;
-		return !xdp_translate_error(ctx);
-	}
-	packet->translation.address_sum = translation->address_sum; /* for note_sums() */
-	translate_network(frame->network, translation, ipv6);
-	if (!frame->plain && packet->kind == KIND_LATER_FRAGMENT)
-		return true;
-	return translate_transport(packet, frame, translation);
-}
 
 /* To a backend that answers the client itself. */
 static __always_inline enum verdict serve_direct(struct xdp_md *ctx, struct packet *packet,
@@ -158,34 +167,25 @@ static __always_inline enum verdict serve_direct(struct xdp_md *ctx, struct pack
 	}
 	ttl_only(frame->network, ipv6);
 	hop = hop_current(&backend->next_hop);
-	if (!added)
-		return emit(ctx, packet, hop);
-	if (frame->plain && !emits_elsewhere(ctx, packet, hop)) {
-		if (encapsulate(ctx, packet, frame, backend, hop, course->value.forward, added,
-				ipv6))
-			return dropped(packet, XLB_DROP_EMIT_FAILED);
-		return VERDICT_TX;
-	}
-	if (encapsulate_long(ctx, course->value.backend, course->value.forward, added))
+	if (added && encapsulate(ctx, course->value.backend, course->value.forward, added))
 		return dropped(packet, XLB_DROP_EMIT_FAILED);
 	return emit(ctx, packet, hop);
 }
 
 /* To a backend that answers through us. */
 static __always_inline enum verdict serve_translated(struct xdp_md *ctx, struct packet *packet,
-						     struct frame *frame,
 						     const struct course *course, bool options,
 						     bool ipv6)
 {
 	struct xlb_backend *backend = course->backend;
-	struct translation translation;
+	struct translation *translation = &packet->translation;
 	enum verdict verdict;
 
-	if (__builtin_expect(backend->family != (ipv6 ? XLB_IPV6 : XLB_IPV4), 0))
+	if (backend->family != (ipv6 ? XLB_IPV6 : XLB_IPV4))
 		return serve_crossed(ctx, course->value.backend, course->value.port);
-	course_translation(packet, course, ipv6, &translation);
+	course_translation(packet, course, ipv6, translation);
 	hop_freshen(ctx, packet, &backend->next_hop, course->value.backend, backend->ifindex,
-		    &translation.source, &translation.destination, ipv6);
+		    &translation->source, &translation->destination, ipv6);
 	if (hop_overflows(packet, &backend->next_hop, 0)) {
 		verdict = too_big(ctx, backend->next_hop.mtu, 0);
 		if (verdict)
@@ -193,7 +193,7 @@ static __always_inline enum verdict serve_translated(struct xdp_md *ctx, struct 
 	}
 	if (options && packet->tcp_flags & TCP_SYN)
 		xdp_check_mss(ctx);
-	if (!translate(ctx, packet, frame, &translation, ipv6))
+	if (xdp_translate(ctx))
 		return dropped(packet, XLB_DROP_EMIT_FAILED);
 	return emit(ctx, packet, hop_current(&backend->next_hop));
 }
@@ -222,14 +222,14 @@ static __always_inline enum verdict serve(struct xdp_md *ctx, struct packet *pac
 	if (course.value.forward > XLB_FORWARD_DNAT)
 		return serve_direct(ctx, packet, frame, &course, service->target.options,
 				    ipv6);
-	return serve_translated(ctx, packet, frame, &course, service->target.options, ipv6);
+	return serve_translated(ctx, packet, &course, service->target.options, ipv6);
 }
 
 /* A packet that is not for a VIP: a backend's reply, or not ours. */
 static __always_inline enum verdict restore(struct xdp_md *ctx, struct packet *packet,
 					    struct frame *frame, const __u64 *secret, bool ipv6)
 {
-	struct translation translation;
+	struct translation *translation = &packet->translation;
 	struct xlb_next_hop *next;
 	struct reply reply;
 	enum verdict verdict;
@@ -245,13 +245,13 @@ static __always_inline enum verdict restore(struct xdp_md *ctx, struct packet *p
 		return restore_crossed(ctx);
 	packet->now = tick_now();
 	reply_outcome(packet, &reply, ipv6);
-	reply_translation(packet, &reply, ipv6, &translation);
+	reply_translation(packet, &reply, ipv6, translation);
 	flow_touch(&reply.flow, reply.value, packet, ipv6);
-	next = neighbour_get(&translation.destination, ipv6, &slot);
+	next = neighbour_get(&translation->destination, ipv6, &slot);
 	if (!next)
 		return dropped(packet, XLB_DROP_NO_ROUTE);
-	hop_freshen(ctx, packet, next, slot | HOP_CLIENT, 0, &translation.source,
-		    &translation.destination, ipv6);
+	hop_freshen(ctx, packet, next, slot | HOP_CLIENT, 0, &translation->source,
+		    &translation->destination, ipv6);
 	if (hop_overflows(packet, next, 0)) {
 		verdict = too_big(ctx, next->mtu, 0);
 		if (verdict)
@@ -259,7 +259,7 @@ static __always_inline enum verdict restore(struct xdp_md *ctx, struct packet *p
 	}
 	if (packet->tcp_flags & TCP_SYN)
 		xdp_check_mss(ctx);
-	if (!translate(ctx, packet, frame, &translation, ipv6))
+	if (xdp_translate(ctx))
 		return dropped(packet, XLB_DROP_EMIT_FAILED);
 	return emit(ctx, packet, hop_current(next));
 }
@@ -313,8 +313,7 @@ static __always_inline enum verdict walk_any(struct xdp_md *ctx, struct packet *
 	 ACTION(VERDICT_DROP, XDP_DROP))
 
 /* The one exit. */
-static __always_inline int finish(struct xdp_md *ctx, struct packet *packet, bool plain,
-				  enum verdict verdict)
+static __always_inline int finish(struct xdp_md *ctx, struct packet *packet, enum verdict verdict)
 {
 	if (verdict == VERDICT_PASS)
 		return XDP_PASS;
@@ -326,7 +325,7 @@ static __always_inline int finish(struct xdp_md *ctx, struct packet *packet, boo
 		if (result)
 			verdict = dropped(packet, answer_drop(packet, result));
 	}
-	if (!plain && packet->kind == KIND_FIRST_FRAGMENT)
+	if (packet->kind == KIND_FIRST_FRAGMENT)
 		fragment_remember(verdict);
 	count(packet, verdict);
 	return ACTIONS >> verdict * 4 & 15;
@@ -348,25 +347,7 @@ static __always_inline struct packet *packet_begin(struct xdp_md *ctx, struct fr
 	return packet;
 }
 
-/* The walk of most packets. Returns an XDP action, or -1: it is another packet. */
-__weak __noinline int walk_plain(struct xdp_md *ctx)
-{
-	enum verdict verdict;
-	struct frame frame;
-	struct packet *packet = packet_begin(ctx, &frame);
-
-	if (!packet)
-		return XDP_PASS;
-	if (parse_plain(packet, &frame, false))
-		verdict = walk(ctx, packet, &frame, false);
-	else if (parse_plain(packet, &frame, true))
-		verdict = walk(ctx, packet, &frame, true);
-	else
-		return -1;
-	return finish(ctx, packet, true, verdict);
-}
-
-/* The walk of all others. Returns an XDP action. */
+/* The walk of any packet. Returns an XDP action. */
 __weak __noinline int walk_long(struct xdp_md *ctx)
 {
 	enum verdict verdict;
@@ -383,15 +364,15 @@ __weak __noinline int walk_long(struct xdp_md *ctx)
 		verdict = walk_any(ctx, packet, &frame, true);
 	else
 		return XDP_PASS;
-	return finish(ctx, packet, false, verdict);
+	return finish(ctx, packet, verdict);
 }
 
 SEC("xdp")
 int xlb(struct xdp_md *ctx)
 {
-	int action = walk_plain(ctx);
+	int action = at_length ? WALK_LONG : walk_plain(ctx);
 
-	return action >= 0 ? action : walk_long(ctx);
+	return action == WALK_LONG ? walk_long(ctx) : action;
 }
 
 char _license[] SEC("license") = "GPL";

@@ -530,3 +530,20 @@ unsigned int generate_packet(const struct model *model, uint8_t *frame)
 		damage(&builder);
 	return builder.length;
 }
+
+#define TCP4_FLAGS (14 + 20 + 13)	/* where they are without tags, options or extension headers */
+#define TCP6_FLAGS (14 + 40 + 13)
+#define TCP_ACK 0x10
+
+unsigned int generate_next(const uint8_t *earlier, unsigned int length, uint8_t *frame)
+{
+	static const uint8_t flags[] = { TCP_ACK, TCP_ACK, TCP_ACK, 0x18, 0x11, 0x14, 0x12, 0x02 };
+	bool is_ipv4 = earlier[12] == 0x08 && earlier[14] == 0x45 && earlier[14 + 9] == XLB_TCP;
+	bool is_ipv6 = earlier[12] == 0x86 && earlier[14 + 6] == XLB_TCP;
+	unsigned int at = is_ipv4 ? TCP4_FLAGS : TCP6_FLAGS;
+
+	memcpy(frame, earlier, length);
+	if ((is_ipv4 || is_ipv6) && at < length)
+		frame[at] = flags[draw(sizeof(flags))];
+	return length;
+}

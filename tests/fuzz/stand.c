@@ -27,6 +27,8 @@
 
 struct stand {
 	struct xlb_bpf *xlb;
+	struct xlb_bpf *at_length;	/* the same, of the same maps, without the plain walk */
+	bool is_at_length;		/* which of the two runs */
 	struct xlb_config config;
 	unsigned int ifindex, mtu;
 	int cpus, socket;
@@ -98,10 +100,12 @@ static void config_fill(struct xlb_config *config)
 		config->timeouts[i] = 60000;
 }
 
-static void load(struct stand *stand)
+/* `other`: whose maps to share; NULL: its own. */
+static struct xlb_bpf *load(struct stand *stand, struct xlb_bpf *other)
 {
-	struct xlb_bpf *xlb = xlb_bpf__open();
 	struct xlb_config *config = &stand->config;
+	struct xlb_bpf *xlb = xlb_bpf__open();
+	struct bpf_map *map;
 
 	if (!xlb)
 		die("open");
@@ -118,9 +122,19 @@ static void load(struct stand *stand)
 	bpf_program__set_autoload(xlb->progs.xlb_counters, false);
 	/* So many that none is forgotten within a round: the model forgets none. */
 	size(xlb->maps.fragments, 16384);
+	xlb->rodata->at_length = other;
+	if (other) {
+		bpf_object__for_each_map (map, xlb->obj) {
+			const char *name = bpf_map__name(map);
+
+			if (!bpf_map__is_internal(map) &&
+			    bpf_map__reuse_fd(map, bpf_object__find_map_fd_by_name(other->obj, name)))
+				die(name);
+		}
+	}
 	if (xlb_bpf__load(xlb))
 		die("load");
-	stand->xlb = xlb;
+	return xlb;
 }
 
 static void put(struct bpf_map *map, const void *key, const void *value)
@@ -138,6 +152,11 @@ static void *mapped(struct bpf_map *map, size_t bytes)
 	return memory;
 }
 
+void stand_walk_at_length(struct stand *stand, bool at_length)
+{
+	stand->is_at_length = at_length;
+}
+
 struct stand *stand_make(void)
 {
 	struct xlb_device device = { .flags = XLB_DEVICE_XDP | XLB_DEVICE_REDIRECT };
@@ -152,7 +171,8 @@ struct stand *stand_make(void)
 	sched_setaffinity(0, sizeof(cpu), &cpu);
 	stand->cpus = libbpf_num_possible_cpus();
 	world_make(stand);
-	load(stand);
+	stand->xlb = load(stand, NULL);
+	stand->at_length = load(stand, stand->xlb);
 	put(stand->xlb->maps.config, &zero, &stand->config);
 	put(stand->xlb->maps.devices, &stand->ifindex, &device);
 	stand->flows = mapped(stand->xlb->maps.flows, 2 * LINES * sizeof(struct xlb_flow_line));
@@ -480,7 +500,10 @@ void stand_run(struct stand *stand, const uint8_t *frame, unsigned int length,
 		    .ctx_in = &context, .ctx_size_in = sizeof(context), .ctx_out = &after,
 		    .ctx_size_out = sizeof(after), .repeat = 1);
 
-	if (bpf_prog_test_run_opts(bpf_program__fd(stand->xlb->progs.xlb), &options))
+	struct bpf_program *program = stand->is_at_length ? stand->at_length->progs.xlb :
+							     stand->xlb->progs.xlb;
+
+	if (bpf_prog_test_run_opts(bpf_program__fd(program), &options))
 		die("test run");
 	*out = (struct frame_out){ .verdict = options.retval,
 				   .length = options.data_size_out - after.data };

@@ -11,6 +11,8 @@ struct stand;
 struct stand *stand_make(void);
 /* Forgets what was, and fills the maps; chooses ids and hash of the model's services. */
 void stand_configure(struct stand *stand, struct model *model);
+/* Whether all packets from now on take the long walk, which is to do the same. */
+void stand_walk_at_length(struct stand *stand, bool at_length);
 void stand_run(struct stand *stand, const uint8_t *frame, unsigned int length,
 	       struct frame_out *ret_out);
 void stand_service_counts(struct stand *stand, const struct model_service *service,

@@ -300,6 +300,17 @@ def test_answers_that_were_not_sent(service, what):
     assert stand.send(sent)[0] == "tx"
 
 
+def send_crowded(sent):
+    """The verdict on a frame that has as much in front of it already as the kernel allows."""
+    for most in (252, 224, 216, 200, 32):
+        try:
+            return stand.send(sent, metadata=most)[0]
+        except OSError as error:
+            if error.errno != errno.EINVAL or most == 32:
+                raise
+    return None
+
+
 def test_no_room_for_the_note(service):
     """What goes by the kernel has a note for tc in front, unless somebody left so much there that it does not fit."""
     stand.needs_the_note()
@@ -307,14 +318,24 @@ def test_no_room_for_the_note(service):
     assert begin(CLIENT)[0] == "pass"
     before = stand.drops()
     sent = frame(CLIENT, VIP, TCP(sport=next(PORTS), dport=80, flags="S"))
-    for most in (252, 224, 216, 200, 32):   # as much as the kernel allows
-        try:
-            verdict, _ = stand.send(sent, metadata=most)
-            break
-        except OSError as error:
-            if error.errno != errno.EINVAL or most == 32:
-                raise
-    assert verdict == "drop" and dropped(before) == {"XLB_DROP_EMIT_FAILED": 1}
+    assert send_crowded(sent) == "drop" and dropped(before) == {"XLB_DROP_EMIT_FAILED": 1}
+
+
+@pytest.mark.parametrize("forward,scheduler", [("ipip", "maglev"), ("ipip", "rr"), ("gue", "maglev")])
+def test_no_room_for_the_tunnel(service, forward, scheduler):
+    """By either walk: the first packet finds a next hop that is not known yet, the third all that it needs."""
+    stand.needs_the_note()
+    key = service(vip_text(4, 80, "tcp"), [backend_text(4, 80)], forward=forward, scheduler=scheduler)
+    port = next(PORTS)
+    for flags, crowded in (("S", True), ("S", False), ("A", True), ("A", False)):
+        before = stand.drops()
+        sent = frame(CLIENT, VIP, TCP(sport=port, dport=80, flags=flags))
+        if crowded:
+            assert send_crowded(sent) == "drop" and dropped(before) == {"XLB_DROP_EMIT_FAILED": 1}
+        else:
+            assert stand.send(sent)[0] == "tx" and not dropped(before)
+    (entry,) = [entry for entry in stand.lbctl_json("services", "list") if entry["service"] == key]
+    assert entry["dropped"] == 2 and entry["packets"] == 2
 
 
 def test_every_reason_has_a_row():

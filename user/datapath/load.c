@@ -297,6 +297,7 @@ int load_for_trace(const struct xlb_config *config, struct bpf_object **ret_obje
 	skeleton = skeleton_open(config);
 	if (!skeleton)
 		return load_failed(-errno, err);
+	skeleton->rodata->at_length = true;
 	bpf_object__for_each_program (program, skeleton->obj)
 		bpf_program__set_autoload(program, program == skeleton->progs.xlb);
 	r = xlb_bpf__load(skeleton);
