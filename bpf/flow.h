@@ -256,22 +256,22 @@ static __always_inline struct flow_tuple *flow_tuple_get(enum flow_wanted wanted
 	return bpf_map_lookup_elem(&tuples, &index);
 }
 
-/* `leave_out`, which is a constant: not in the slot of that number. */
+/* Not in the slot of the number `left_out`. */
 static __always_inline __u32 flow_search(const struct flow_tuple *tuple, struct flow_lines lines,
-					 bool leave_out, __u32 left_out, bool ipv6)
+					 __u32 left_out, bool ipv6)
 {
 	__u64 *line = flow_line(lines.first, ipv6), *second;
 	__u64 way;
 
 	if (!line)
 		return FLOW_NOWHERE;
-	way = flow_match(line, tuple, leave_out, left_out ^ lines.first * XLB_FLOW_WAYS, ipv6);
+	way = flow_match(line, tuple, true, left_out ^ lines.first * XLB_FLOW_WAYS, ipv6);
 	if (way < XLB_FLOW_WAYS)
 		return lines.first * XLB_FLOW_WAYS + way;
 	second = flow_line(lines.second, ipv6);
 	if (!second)
 		return FLOW_NOWHERE;
-	way = flow_match(second, tuple, leave_out, left_out ^ lines.second * XLB_FLOW_WAYS, ipv6);
+	way = flow_match(second, tuple, true, left_out ^ lines.second * XLB_FLOW_WAYS, ipv6);
 	return way < XLB_FLOW_WAYS ? lines.second * XLB_FLOW_WAYS + way : FLOW_NOWHERE;
 }
 
@@ -285,8 +285,8 @@ __weak __noinline __u32 flow_find(__u32 wanted, __u64 two_lines, __u32 left_out,
 
 	if (!tuple)
 		return FLOW_NOWHERE;
-	return ipv6 ? flow_search(tuple, lines, true, left_out, true) :
-		      flow_search(tuple, lines, true, left_out, false);
+	return ipv6 ? flow_search(tuple, lines, left_out, true) :
+		      flow_search(tuple, lines, left_out, false);
 }
 
 static __always_inline __u32 flow_find_here(__u32 index, const struct flow_tuple *tuple, bool ipv6)

@@ -283,6 +283,16 @@ static __always_inline int plain_translated(const struct packet *packet, struct 
 	return plain_finish(packet, plain_emit(hop));
 }
 
+/* Whether its checksum may be for a device to finish. */
+static __always_inline bool plain_partial(struct packet *packet, const struct frame *frame,
+					  bool ipv6)
+{
+	if (!partial_possible())
+		return false;
+	plain_read(packet, frame, ipv6);
+	return partial_found(packet, frame);
+}
+
 /* Whether a packet for a VIP is let in, and has nothing about it for which it needs the long walk. */
 static __always_inline bool plain_admit(struct packet *packet, struct frame *frame,
 					const struct service_ref *service, bool ipv6)
@@ -301,10 +311,7 @@ static __always_inline bool plain_admit(struct packet *packet, struct frame *fra
 				  address_second(&packet->source, ipv6), ipv6))
 			return false;
 	}
-	if (!partial_possible())
-		return true;
-	plain_read(packet, frame, ipv6);
-	return !partial_found(packet, frame);
+	return !plain_partial(packet, frame, ipv6);
 }
 
 /* To the backend that the ring names; a stateless service. */
@@ -396,11 +403,8 @@ static __always_inline int plain_restore(struct xdp_md *ctx, struct packet *pack
 	/* Perhaps it is in more buffers than this one. */
 	if (!packet_sound(packet, frame) || packet->tcp_flags & TCP_SYN || packet->ttl <= 1)
 		return WALK_LONG;
-	if (partial_possible()) {
-		plain_read(packet, frame, ipv6);
-		if (partial_found(packet, frame))
-			return WALK_LONG;
-	}
+	if (plain_partial(packet, frame, ipv6))
+		return WALK_LONG;
 	secret_get(secret);
 	plain_read(packet, frame, ipv6);
 	if (!reply_find(packet, endpoint, ipv6, secret, &reply))
