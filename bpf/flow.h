@@ -9,8 +9,8 @@
  *    the port that it answers to, so that taking a slot is taking a port, and a port towards one
  *    endpoint is never given twice, whatever services it is behind. dnat: one of two lines, by a
  *    hash of client and endpoint. Either copy holds all that matters: an established flow costs one
- *    line each way. Both are written when the state changes and once a tick; the other copy is
- *    called the twin.
+ *    line each way. The one that a packet finds is written once a tick, both when the state changes,
+ *    and as often as XLB_FLOW_LAG says; the other copy is called the twin.
  *
  * The table is a cache under attack: a new flow takes a free or timed out slot, else a closed
  * flow's, else that of a flow that nobody has answered, and so on (RANKS). Flows of which both sides

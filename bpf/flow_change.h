@@ -241,9 +241,20 @@ static __always_inline union xlb_flow_value flow_after(union xlb_flow_value valu
 
 enum flow_change {
 	FLOW_GONE = 0,		/* the slot is another flow's, or nobody's */
-	FLOW_UNCHANGED,
+	FLOW_KNOWN,		/* nothing has changed of which the other copy has to know now */
 	FLOW_CHANGED,
 };
+
+/*
+ * Whether the other copy is to be told, which lies in a cache line of its own. Of flows that are not given
+ * away before their time nobody compares the ages: there it may lag behind, for which their timeouts allow.
+ */
+static __always_inline bool flow_tells(union xlb_flow_value before, union xlb_flow_value after)
+{
+	if (before.state != after.state || !(XLB_FLOW_LAGGING >> after.state & 1))
+		return true;
+	return before.seen / XLB_FLOW_LAG != after.seen / XLB_FLOW_LAG;
+}
 
 static __always_inline int flow_change_in(__u32 number, union xlb_flow_value like, __u64 moves,
 					  __u32 now, bool ipv6)
@@ -259,14 +270,14 @@ static __always_inline int flow_change_in(__u32 number, union xlb_flow_value lik
 			return FLOW_GONE;
 		after = flow_after(value, moves, now);
 		if (after.word == value.word)
-			return FLOW_UNCHANGED;
+			return FLOW_KNOWN;
 		if (flow_swap(ref.slot, ipv6, value.word, after.word)) {
 			value.counted &= !after.counted;
 			flow_uncount(number, value, ipv6);
-			return FLOW_CHANGED;
+			return flow_tells(value, after) ? FLOW_CHANGED : FLOW_KNOWN;
 		}
 	}
-	return FLOW_UNCHANGED;
+	return FLOW_KNOWN;
 }
 
 /*

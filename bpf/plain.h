@@ -335,8 +335,9 @@ static __always_inline int plain_ring(struct xdp_md *ctx, struct packet *packet,
 	packet->outcome.backend = course.value.backend;
 	if (service->target.forward != XLB_FORWARD_IPIP)
 		return plain_finish(packet, plain_direct(ctx, course.value.word, ipv6));
-	return plain_finish(packet, plain_encapsulate(ctx, packet, frame, course.backend, &hop,
-						      false, ipv6));
+	if (course.backend->family == XLB_IPV6)
+		return plain_finish(packet, plain_tunnel(ctx, packet, frame, course.backend, &hop, false, XLB_IPV6, ipv6));
+	return plain_finish(packet, plain_tunnel(ctx, packet, frame, course.backend, &hop, false, XLB_IPV4, ipv6));
 }
 
 /* To the backend of a flow that is known. */

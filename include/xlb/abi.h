@@ -123,6 +123,15 @@ enum xlb_flow_state {
 };
 
 /*
+ * A flow of nat or dnat stands in the table twice. In these states the copy that packets do not find, because all
+ * go the other way, may have been told of the last one so many ticks late (a power of two): the timeouts
+ * of these states are longer by that, so that neither copy is given away early.
+ */
+#define XLB_FLOW_LAGGING \
+	(1u << XLB_FLOW_ESTABLISHED | 1u << XLB_FLOW_FIN_CLIENT | 1u << XLB_FLOW_FIN_BACKEND)
+#define XLB_FLOW_LAG 8
+
+/*
  * Why a packet to a VIP was dropped: the index of `drops`. Packets that are not for a VIP are never
  * dropped.
  */

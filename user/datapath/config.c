@@ -71,9 +71,12 @@ static void clock_choose(struct xlb_config *config)
 	while (3ull << shift < 2ull * config->hz)
 		shift++;
 	config->tick_shift = shift;
-	for (int state = 0; state < XLB_FLOW_STATES; state++)
+	for (int state = 0; state < XLB_FLOW_STATES; state++) {
 		config->timeouts[state] =
 			((uint64_t)timeout_seconds[state] * config->hz + (1 << shift) - 1) >> shift;
+		if (XLB_FLOW_LAGGING >> state & 1)
+			config->timeouts[state] += XLB_FLOW_LAG;
+	}
 }
 
 static int local_ports_read(uint32_t *ret_low, uint32_t *ret_high)
