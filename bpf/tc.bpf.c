@@ -294,6 +294,17 @@ static __always_inline int skb_too_big(struct __sk_buff *skb, struct packet *pac
 	return bpf_redirect(skb->ifindex, 0);
 }
 
+/*
+ * What leaves by another link than it came by leaves without the VLAN tag that the kernel keeps beside a
+ * packet: one that XDP has left there (emit_elsewhere()), or has not seen, because the NIC or the other end of a
+ * veth had put it there.
+ */
+static __always_inline void tag_drop(struct __sk_buff *skb, __u32 ifindex)
+{
+	if (skb->vlan_present && (ifindex != skb->ifindex || device_untags(ifindex)))
+		bpf_skb_vlan_pop(skb);
+}
+
 /* A reply that came in by a device without our XDP program. */
 static __always_inline int skb_restore(struct __sk_buff *skb, struct packet *packet,
 				       const struct frame *frame, bool ipv6)
@@ -327,6 +338,7 @@ static __always_inline int skb_restore(struct __sk_buff *skb, struct packet *pac
 	if (!skb_translate(skb, packet, &translation, true, ipv6))
 		return skb_count(packet, VERDICT_DROP, XLB_DROP_EMIT_FAILED);
 	skb_count(packet, VERDICT_STACK, XLB_DROP_NONE);
+	tag_drop(skb, ifindex);
 	if (split && split_send(skb, mtu, split_address(skb))) {
 		count_drop(XLB_DROP_TOO_BIG);
 		return TC_ACT_SHOT;
@@ -387,6 +399,8 @@ static __always_inline int note_follow(struct __sk_buff *skb, const struct xlb_n
 
 	if (note->held && !note->ifindex)
 		return held_keep(skb, note->datagram);
+	if (note->ifindex != LOOPBACK_IFINDEX)
+		tag_drop(skb, note->ifindex);
 	if (note->held) {
 		action = release_send(skb, note);
 		if (action >= 0)

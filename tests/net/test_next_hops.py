@@ -6,7 +6,7 @@ import json
 import pytest
 import traffic
 import world
-from conftest import PORT, VIPS
+from conftest import PORT, TAG_OBJECT, VIPS
 
 MEGABYTES_10 = 10_000_000
 
@@ -97,6 +97,29 @@ def test_generic_mode(net, place, family):
     (answer,) = net.ask("tcp", family, 1, MEGABYTES_10)
     assert answer.get("intact") and answer["name"] == there.host.name, answer
     expect(net.ask("udp", family, 3), there.host.name, None)
+
+
+def tag_beside(host):
+    """Tags what leaves a host as a NIC does that takes tags off what it receives: they are beside the packets, where XDP does not see
+    them."""
+    host.run("tc", "qdisc", "add", "dev", "eth0", "clsact")
+    host.run("tc", "filter", "add", "dev", "eth0", "egress", "bpf", "direct-action", "object-file", TAG_OBJECT, "section", "tag1")
+
+
+@pytest.mark.parametrize("family", (4, 6))
+@pytest.mark.parametrize("forward", ("nat", "dnat"))
+@pytest.mark.parametrize("mode", ("native", "generic"))
+@pytest.mark.parametrize("tagged", ("client", "backend"))
+def test_tags_beside_the_packet(net, tagged, mode, forward, family):
+    """Neither requests nor replies take them along to another link."""
+    there = net.neighbour(2, "eth2")
+    net.attach("--mode", mode, "eth0")
+    tag_beside(net.client if tagged == "client" else there.host)
+    for protocol in ("tcp", "udp"):
+        net.serve([there], family, protocol, forward=forward)
+    client = {4: "192.0.2.100", 6: "2001:db8:c::100"}[family] if forward == "dnat" else None
+    expect(net.ask("tcp", family, 3, 100), there.host.name, client)
+    expect(net.ask("udp", family, 3), there.host.name, client)
 
 
 @pytest.mark.parametrize("family", (4, 6))
