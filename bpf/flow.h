@@ -121,12 +121,17 @@ static __always_inline __u16 flow_reply_tag(__u64 endpoint_hash, bool nat)
 	return (endpoint_hash >> 48 & 0xfffe) | nat;
 }
 
-static __always_inline struct flow_lines flow_client_lines(const struct flow_tuple *tuple,
-							   bool ipv6, const __u64 *secret)
+static __always_inline __u64 flow_client_hash(const struct flow_tuple *tuple, const __u64 *secret)
 {
 	__u64 word = tuple->word + ((__u64)tuple->key.service << 48);
 
-	return flow_lines_of(xlb_mix(word, secret[0], secret[1]), 0, ipv6);
+	return xlb_mix(word, secret[0], secret[1]);
+}
+
+static __always_inline struct flow_lines flow_client_lines(const struct flow_tuple *tuple,
+							   bool ipv6, const __u64 *secret)
+{
+	return flow_lines_of(flow_client_hash(tuple, secret), 0, ipv6);
 }
 
 /* dnat: where the reply copy is, from what the reply shows of the client and the endpoint. */
@@ -205,15 +210,17 @@ static __always_inline bool flow_at(__u32 number, bool ipv6, struct flow_ref *re
 	return true;
 }
 
+#define FLOW_ABOVE_BACKEND 40 /* bits of a value */
+
 /*
- * The way of a line that holds this client; XLB_FLOW_WAYS: none does. `leave_out`, which is a constant: not
+ * The first way of a line that holds this client; XLB_FLOW_WAYS: none does. `leave_out`, which is a constant: not
  * that way.
  */
 static __always_inline __u64 flow_match(__u64 *line, const struct flow_tuple *tuple, bool leave_out,
 					__u64 left_out, bool ipv6)
 {
 	const __u64 *client = (const __u64 *)&tuple->client;
-	__u64 way = XLB_FLOW_WAYS;
+	__u64 way = 0, missed = 1;	/* by all ways so far */
 
 #pragma unroll
 	for (__u64 i = 0; i < XLB_FLOW_WAYS; i++) {
@@ -222,15 +229,17 @@ static __always_inline __u64 flow_match(__u64 *line, const struct flow_tuple *tu
 
 		if (ipv6)
 			differs |= (slot[0] ^ client[0]) | (slot[1] ^ client[1]);
-		/*
-		 * A slot that is free or being taken keeps its last key, and names no backend: of 24 bits
-		 * nothing is left then, unless one less is less than nothing.
-		 */
-		differs |= ((__u64)flow_read(slot, ipv6).backend - 1) >> 24;
 		if (leave_out)
 			differs |= mask_if_zero(left_out ^ i);
-		way ^= (way ^ i) & mask_if_zero(differs);
-		barrier_var(way);
+		differs |= -differs;
+		/*
+		 * A slot that is free or being taken keeps its last key, and names no backend: one less
+		 * than that, in the uppermost bits, is less than nothing, and ids have no use for the last bit.
+		 */
+		differs |= (flow_read(slot, ipv6).word << FLOW_ABOVE_BACKEND) - 1;
+		barrier_var(differs);
+		missed &= differs >> 63;
+		way += missed;
 	}
 	return way;
 }
@@ -345,8 +354,11 @@ static __always_inline __u64 flow_score(union xlb_flow_value value, __u32 now)
 	__u64 state = value.word >> 24 & 15;
 	__u64 age = (__u16)(now - (value.word >> 48));
 	__u64 rank = RANKS >> state * 4 & 15;
-	__u64 expired = mask_if_less(cfg.timeouts[state], age) & ~mask_if_zero(state);
+	__u64 expired;
 
+	/* Another CPU may have heard of it since. */
+	age &= mask_if_less(age, 65536 - XLB_FLOW_AHEAD);
+	expired = mask_if_less(cfg.timeouts[state], age) & ~mask_if_zero(state);
 	rank ^= (rank ^ RANK_EXPIRED) & expired;
 	return rank << RANK_SHIFT | age;
 }

@@ -248,6 +248,8 @@ enum flow_change {
 /*
  * Whether the other copy is to be told, which lies in a cache line of its own. Of flows that are not given
  * away before their time nobody compares the ages: there it may lag behind, for which their timeouts allow.
+ * (So long it may also take until a packet finds out that the other copy is gone, or is mended what two
+ * packets on two CPUs made of it that do not come to the same in any order: a RST, and one that goes on.)
  */
 static __always_inline bool flow_tells(union xlb_flow_value before, union xlb_flow_value after)
 {

@@ -42,13 +42,6 @@ static __always_inline __u32 uplink(void)
 	return live ? live->uplink : 0;
 }
 
-static __always_inline bool device_has(__u32 ifindex, __u32 flag)
-{
-	struct xlb_device *device = bpf_map_lookup_elem(&devices, &ifindex);
-
-	return device && device->flags & flag;
-}
-
 /*
  * Whether the tags of a packet that came by a device belong to a VLAN device on top of it: then they are
  * not those of the device's own link. Where there are no VLAN devices, it is the trunk that is the link.
@@ -309,23 +302,26 @@ __weak __noinline int emit_elsewhere(struct xdp_md *ctx, __u64 first, __u64 seco
 {
 	struct packet *packet = packet_get();
 	__u32 hop = HOP_IFINDEX(second), ifindex = hop & XLB_HOP_IFINDEX, by_kernel;
-	bool returns = ifindex == ctx->ingress_ifindex, same_link;
+	bool returns = ifindex == ctx->ingress_ifindex, same_link, away;
 
 	if (!packet)
 		return VERDICT_PASS;
 	if (!ifindex)
 		return dropped(packet, XLB_DROP_NO_ROUTE);
-	by_kernel = packet->outcome.by_kernel & ~NOT_BY_KERNEL_TAGS;
+	by_kernel = packet->outcome.by_kernel & ~(NOT_BY_KERNEL_TAGS | BY_KERNEL_AWAY);
 	if (ifindex == LOOPBACK_IFINDEX && !by_kernel)
 		return VERDICT_LOCAL;
-	same_link = returns && !(packet->vlan_tags && device_untags(ifindex));
-	if (hop & XLB_HOP_STACK || (hop & XLB_HOP_NO_REDIRECT && !returns) || by_kernel) {
+	away = packet->outcome.by_kernel & BY_KERNEL_AWAY;
+	same_link = returns && !((packet->vlan_tags || away) && device_untags(ifindex));
+	if (hop & XLB_HOP_STACK || (hop & XLB_HOP_NO_REDIRECT && !returns) || by_kernel ||
+	    (away && !same_link)) {
 		/* tc can send what has one tag: the kernel keeps it beside the packet. */
 		if (note_leave(ctx, ifindex, ifindex == LOOPBACK_IFINDEX ||
 						     (same_link && packet->vlan_tags == 1)))
 			return dropped(packet, XLB_DROP_EMIT_FAILED);
 		return ifindex == LOOPBACK_IFINDEX ? VERDICT_LOCAL : VERDICT_STACK;
 	}
+	packet->outcome.by_kernel = 0;
 	if (!same_link && packet->vlan_tags && vlan_strip(ctx, packet->vlan_tags))
 		return dropped(packet, XLB_DROP_EMIT_FAILED);
 	if (link_write(ctx, first, second)) {

@@ -24,13 +24,26 @@
 #define TCP_CHECK 16	/* offsets of checksums */
 #define UDP_CHECK 6
 
-/* Whether senders may leave checksums to devices, by what xlb is attached to. */
-static __always_inline bool partial_possible(void)
+static __always_inline bool device_has(__u32 ifindex, __u32 flag)
+{
+	struct xlb_device *device = bpf_map_lookup_elem(&devices, &ifindex);
+
+	return device && device->flags & flag;
+}
+
+/* In what way packets may not be all there: bits of enum xlb_partial. */
+static __always_inline __u32 partial_possible(void)
 {
 	__u32 zero = 0;
 	struct xlb_config *live = bpf_map_lookup_elem(&config, &zero);
 
-	return live && __builtin_expect(live->partial, 0);
+	return live && __builtin_expect(live->partial, 0) ? live->partial : 0;
+}
+
+/* Whether a VLAN tag may lie beside a packet that came by that device. */
+__weak __noinline int partial_tag(__u32 possible, __u32 ifindex)
+{
+	return possible & XLB_PARTIAL_TAGS && !device_has(ifindex, XLB_DEVICE_REDIRECT);
 }
 
 static __always_inline __u32 checksum_offset(const struct packet *packet)
@@ -63,7 +76,11 @@ __weak __noinline int partial_look(struct xdp_md *ctx)
 		.end = (void *)(long)ctx->data_end,
 	};
 
-	if (!packet || !frame_find(&frame, packet, false) || !partial_found(packet, &frame))
+	if (!packet)
+		return 0;
+	if (partial_tag(partial_possible(), ctx->ingress_ifindex))
+		packet->outcome.by_kernel |= BY_KERNEL_AWAY;
+	if (!frame_find(&frame, packet, false) || !partial_found(packet, &frame))
 		return 0;
 	packet->added = 0;
 	packet->translation.address_sum = 0;

@@ -101,6 +101,8 @@ enum by_kernel {
 	BY_KERNEL_RELEASE = 4,	/* before other fragments of its datagram, which came first */
 	/* Not that, but it is tagged, and wants a second look as it leaves (emit_elsewhere). */
 	NOT_BY_KERNEL_TAGS = 8,
+	/* That if it leaves by another link than it came by: it may have a tag that XDP does not see. */
+	BY_KERNEL_AWAY = 16,
 };
 
 /* Whose the packet was, for the count; and all that begins as 0. */

@@ -147,17 +147,21 @@ static __always_inline bool plain_flow(const struct packet *packet, const struct
 {
 	struct flow_tuple tuple = {};
 	struct flow_lines lines;
-	__u64 *line, way, secret[2];
+	__u64 *line, hash, way, secret[2];
 
 	secret_get(secret);
 	flow_tuple_make(&tuple, &packet->source, packet->source_port, service->id, ipv6, secret);
-	lines = flow_client_lines(&tuple, ipv6, secret);
+	hash = flow_client_hash(&tuple, secret);
+	lines = flow_lines_of(hash, 0, ipv6);
 	line = flow_line(lines.first, ipv6);
 	if (!line)
 		return false;
 	way = flow_match(line, &tuple, false, 0, ipv6);
 	ret_flow->number = lines.first * XLB_FLOW_WAYS + way;
 	if (way >= XLB_FLOW_WAYS) {
+		/* Not before it is wanted. */
+		barrier_var(hash);
+		lines = flow_lines_of(hash, 0, ipv6);
 		ret_flow->number = flow_find_in(lines.second, tuple.key.word,
 						address_first(&tuple.client, ipv6),
 						address_second(&tuple.client, ipv6), ipv6);
@@ -283,19 +287,24 @@ static __always_inline int plain_translated(const struct packet *packet, struct 
 	return plain_finish(packet, plain_emit(hop));
 }
 
-/* Whether its checksum may be for a device to finish. */
-static __always_inline bool plain_partial(struct packet *packet, const struct frame *frame,
-					  bool ipv6)
+/* Whether its checksum may be for a device to finish, or it may have a tag that is not to be seen. */
+static __always_inline bool plain_partial(struct xdp_md *ctx, struct packet *packet,
+					  const struct frame *frame, bool ipv6)
 {
-	if (!partial_possible())
+	__u32 possible = partial_possible();
+
+	if (!possible)
 		return false;
+	if (partial_tag(possible, ctx->ingress_ifindex))
+		return true;
 	plain_read(packet, frame, ipv6);
 	return partial_found(packet, frame);
 }
 
 /* Whether a packet for a VIP is let in, and has nothing about it for which it needs the long walk. */
-static __always_inline bool plain_admit(struct packet *packet, struct frame *frame,
-					const struct service_ref *service, bool ipv6)
+static __always_inline bool plain_admit(struct xdp_md *ctx, struct packet *packet,
+					struct frame *frame, const struct service_ref *service,
+					bool ipv6)
 {
 	union xlb_service_target target = service->target;
 
@@ -311,7 +320,7 @@ static __always_inline bool plain_admit(struct packet *packet, struct frame *fra
 				  address_second(&packet->source, ipv6), ipv6))
 			return false;
 	}
-	return !plain_partial(packet, frame, ipv6);
+	return !plain_partial(ctx, packet, frame, ipv6);
 }
 
 /* To the backend that the ring names; a stateless service. */
@@ -335,9 +344,12 @@ static __always_inline int plain_ring(struct xdp_md *ctx, struct packet *packet,
 	packet->outcome.backend = course.value.backend;
 	if (service->target.forward != XLB_FORWARD_IPIP)
 		return plain_finish(packet, plain_direct(ctx, course.value.word, ipv6));
+	/* Not plain_encapsulate(): each with an end of its own, which keeps what is counted in registers. */
 	if (course.backend->family == XLB_IPV6)
-		return plain_finish(packet, plain_tunnel(ctx, packet, frame, course.backend, &hop, false, XLB_IPV6, ipv6));
-	return plain_finish(packet, plain_tunnel(ctx, packet, frame, course.backend, &hop, false, XLB_IPV4, ipv6));
+		return plain_finish(packet, plain_tunnel(ctx, packet, frame, course.backend, &hop,
+							 false, XLB_IPV6, ipv6));
+	return plain_finish(packet, plain_tunnel(ctx, packet, frame, course.backend, &hop, false,
+						 XLB_IPV4, ipv6));
 }
 
 /* To the backend of a flow that is known. */
@@ -377,7 +389,7 @@ static __always_inline int plain_serve(struct xdp_md *ctx, struct packet *packet
 				       struct frame *frame, const struct service_ref *service,
 				       bool ipv6)
 {
-	if (!plain_admit(packet, frame, service, ipv6))
+	if (!plain_admit(ctx, packet, frame, service, ipv6))
 		return WALK_LONG;
 	packet->outcome.service = SERVICE_KEY(ipv6, service->id);
 	return service->target.stateless ? plain_ring(ctx, packet, frame, service, ipv6) :
@@ -404,7 +416,7 @@ static __always_inline int plain_restore(struct xdp_md *ctx, struct packet *pack
 	/* Perhaps it is in more buffers than this one. */
 	if (!packet_sound(packet, frame) || packet->tcp_flags & TCP_SYN || packet->ttl <= 1)
 		return WALK_LONG;
-	if (plain_partial(packet, frame, ipv6))
+	if (plain_partial(ctx, packet, frame, ipv6))
 		return WALK_LONG;
 	secret_get(secret);
 	plain_read(packet, frame, ipv6);

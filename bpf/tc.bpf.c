@@ -295,13 +295,14 @@ static __always_inline int skb_too_big(struct __sk_buff *skb, struct packet *pac
 }
 
 /*
- * What leaves by another link than it came by leaves without the VLAN tag that the kernel keeps beside a
- * packet: one that XDP has left there (emit_elsewhere()), or has not seen, because the NIC or the other end of a
- * veth had put it there.
+ * What leaves by another link than it came by leaves without the VLAN tag that lies beside it: one that XDP has
+ * not seen, because the NIC or the other end of a veth had put it there. (One that XDP has left on purpose
+ * stays on its link.) Of devices without XDP it is not known whether they have VLANs: the route names the link.
  */
 static __always_inline void tag_drop(struct __sk_buff *skb, __u32 ifindex)
 {
-	if (skb->vlan_present && (ifindex != skb->ifindex || device_untags(ifindex)))
+	if (skb->vlan_present && (ifindex != skb->ifindex || !device_has(ifindex, XLB_DEVICE_XDP) ||
+				  device_untags(ifindex)))
 		bpf_skb_vlan_pop(skb);
 }
 

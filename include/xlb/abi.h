@@ -125,11 +125,17 @@ enum xlb_flow_state {
 /*
  * A flow of nat or dnat stands in the table twice. In these states the copy that packets do not find, because all
  * go the other way, may have been told of the last one so many ticks late (a power of two): the timeouts
- * of these states are longer by that, so that neither copy is given away early.
+ * of these states are longer by that, so that neither copy is given away early. (Maps that were made by a
+ * lbctl before this keep their timeouts.)
  */
 #define XLB_FLOW_LAGGING \
 	(1u << XLB_FLOW_ESTABLISHED | 1u << XLB_FLOW_FIN_CLIENT | 1u << XLB_FLOW_FIN_BACKEND)
 #define XLB_FLOW_LAG 8
+/*
+ * Ticks by which a flow's last packet may be later than what a reader takes for now: it came after the reader
+ * had looked at the time.
+ */
+#define XLB_FLOW_AHEAD 1024
 
 /*
  * Why a packet to a VIP was dropped: the index of `drops`. Packets that are not for a VIP are never
@@ -395,7 +401,8 @@ union xlb_flow_value {
 		__u64 counted : 1;	/* in its backend's `load` */
 		/* nat: source port towards the backend, host order; dnat: 0 */
 		__u64 port : 16;
-		__u64 seen : 16;	/* tick of the last packet, modulo 2^16 */
+		/* tick of the last packet, modulo 2^16, or a little before: XLB_FLOW_LAG */
+		__u64 seen : 16;
 	};
 	__u64 word;
 };
@@ -674,6 +681,20 @@ struct xlb_device {
 };
 _Static_assert(sizeof(struct xlb_device) == 16, "ABI");
 
+/* In what way packets may not be all there as XDP sees them: xlb_config.partial. */
+enum xlb_partial {
+	/*
+	 * their sender left the checksum to a device to finish (from a veth, from a virtual machine, or in
+	 * generic mode)
+	 */
+	XLB_PARTIAL_CHECKSUMS = 1,
+	/*
+	 * a device is in generic mode: a VLAN tag that the NIC took off lies beside the packet, and is sent
+	 * with it
+	 */
+	XLB_PARTIAL_TAGS = 2,
+};
+
 enum xlb_attach_mode {
 	XLB_ATTACH_NONE = 0,
 	XLB_ATTACH_NATIVE = 1,
@@ -688,7 +709,7 @@ struct xlb_config {
 	__u32 abi_version;
 	/* slots of `services` and of `services6` each, a power of two, at most 65536 */
 	__u32 services;
-	__u32 backends;		/* slots of `backends`, a power of two, at most 2^24 */
+	__u32 backends;		/* slots of `backends`, a power of two, at most 2^23 */
 	__u32 ring_slots;	/* entries of `rings` */
 	__u32 flow_lines;	/* lines of one half of `flows`, a power of two */
 	__u32 flow6_lines;	/* the same for `flows6` */
@@ -705,11 +726,7 @@ struct xlb_config {
 	 * not answer
 	 */
 	__u32 uplink;
-	/*
-	 * 1: packets may come in whose checksum their sender left to a device to finish (from a veth,
-	 * from a virtual machine, or in generic mode)
-	 */
-	__u32 partial;
+	__u32 partial;	/* bits of enum xlb_partial, by what xlb is attached to */
 	__u32 vlans;	/* 1: one of the attached devices has XLB_DEVICE_VLANS */
 	/*
 	 * raised by lbctl under its lock at every change, so that a long-lived lbctl sees that

@@ -64,27 +64,3 @@ def test_a_sub_interface_that_comes_later(machines):  # noqa: F811
     world.lbctl("attach", "nic0", "--mode", "native")
     machines.serve(backend)
     machines.works("near")
-
-
-@pytest.fixture
-def veth(machines):  # noqa: F811
-    """A device that takes the tags off itself."""
-    world.run("ip", "link", "add", "trunk", "type", "veth", "peer", "name", "other")
-    world.run("ip", "link", "set", "trunk", "up")
-    yield "trunk"
-    world.lbctl("detach", "trunk", check=False)
-    world.run("ip", "link", "del", "trunk", check=False)
-
-
-@pytest.mark.parametrize("mode", ("native", "generic"))
-def test_tags_that_generic_mode_does_not_see(veth, mode):
-    """status says so where it does harm: where there are sub-interfaces, and what leaves by the device takes its tag along."""
-    def warned():
-        world.lbctl("attach", veth, "--mode", mode)
-        return any(f"ethtool -K {veth} rxvlan off" in line for line in world.lbctl_json("status")["warnings"])
-
-    assert not warned()
-    sub_interface(world.NODE, veth, 5)
-    assert warned() == (mode == "generic")
-    world.run("ethtool", "-K", veth, "rxvlan", "off")
-    assert not warned()

@@ -108,18 +108,40 @@ def tag_beside(host):
 
 @pytest.mark.parametrize("family", (4, 6))
 @pytest.mark.parametrize("forward", ("nat", "dnat"))
-@pytest.mark.parametrize("mode", ("native", "generic"))
+@pytest.mark.parametrize("mode", ("native", "generic", "generic to native"))
 @pytest.mark.parametrize("tagged", ("client", "backend"))
 def test_tags_beside_the_packet(net, tagged, mode, forward, family):
-    """Neither requests nor replies take them along to another link."""
+    """Neither requests nor replies take them along to another link: not by tc, nor by the redirect of generic mode."""
     there = net.neighbour(2, "eth2")
-    net.attach("--mode", mode, "eth0")
+    if mode == "generic to native":
+        net.attach("--mode", "generic", "eth0" if tagged == "client" else "eth2")
+        net.attach("--mode", "native", "eth2" if tagged == "client" else "eth0")
+    else:
+        net.attach("--mode", mode, "eth0")
     tag_beside(net.client if tagged == "client" else there.host)
     for protocol in ("tcp", "udp"):
         net.serve([there], family, protocol, forward=forward)
     client = {4: "192.0.2.100", 6: "2001:db8:c::100"}[family] if forward == "dnat" else None
     expect(net.ask("tcp", family, 3, 100), there.host.name, client)
     expect(net.ask("udp", family, 3), there.host.name, client)
+
+
+@pytest.mark.parametrize("mode", ("native", "generic"))
+def test_a_vlan_whose_tag_is_beside_the_packet(net, mode):
+    """The client on a VLAN sub-interface of a veth, the backend on the veth itself: requests leave by the device that they came by, and
+    without the tag, of which XDP sees nothing."""
+    there = net.same_device()
+    for host, last in ((world.NODE, 1), (net.client, 100)):
+        if host.run("ip", "link", "add", "eth0.5", "link", "eth0", "type", "vlan", "id", "5", check=False).returncode:
+            pytest.skip("this kernel has no VLAN devices")
+        host.run("ip", "link", "set", "eth0.5", "up")
+        host.address("eth0.5", f"198.51.100.{last}/24")
+    net.client.route("203.0.113.0/24", "via", "198.51.100.1")
+    net.attach("--mode", mode, "eth0")
+    for protocol in ("tcp", "udp"):
+        net.serve([there], 4, protocol)
+    expect(net.ask("tcp", 4, 3, 100), there.host.name, None)
+    expect(net.ask("udp", 4, 3), there.host.name, None)
 
 
 @pytest.mark.parametrize("family", (4, 6))

@@ -92,6 +92,8 @@ def test_silent_for_too_long(service, tables, family, forward, which, state):
     timeout = config("timeouts")[state]
     assert at_age(tables, family, which, state, timeout) == "drop"
     assert at_age(tables, family, which, state, timeout + 1) == "tx"
+    # Heard of by another CPU since this one looked at the time.
+    assert at_age(tables, family, which, state, -1) == "drop"
 
 
 def set_seen(flows, value, seen):

@@ -197,12 +197,12 @@ static void census_check(uint8_t state, unsigned int by_client, unsigned int by_
 	assert_int_equal(census_take(state).other_state, 0);
 }
 
-/* As if a second had passed since any flow's last packet. */
+/* As if so much time had passed since any flow's last packet that its other copy is told of the next. */
 static void flows_age(void)
 {
 	for (uint64_t slot = 0; slot < 2 * half(); slot++)
 		if (value_at(slot)->word)
-			value_at(slot)->seen--;
+			value_at(slot)->seen -= XLB_FLOW_LAG;
 }
 
 static uint32_t load_of(const struct service *wish)
@@ -329,7 +329,7 @@ static bool both_ack(int lane, unsigned int turn)
 	return true;
 }
 
-/* A request and a reply in the first moment of a new second. One in 70 lost its flow. */
+/* A request and a reply in the first moment of a new tick. One in 70 lost its flow. */
 static void a_request_and_a_reply(void **state)
 {
 	struct service *wish;

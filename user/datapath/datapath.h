@@ -137,7 +137,6 @@ struct device_status {
 	uint32_t ifindex;
 	bool xdp;		/* takes packets to VIPs; false: only watched for replies */
 	bool native;
-	bool vlans;		/* has VLAN sub-interfaces */
 	bool dispatcher;	/* through libxdp's dispatcher, beside other programs */
 	uint32_t program_id;
 	/* what runs on it, ours and others', in that order */

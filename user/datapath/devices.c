@@ -170,7 +170,10 @@ void config_follow_devices(struct datapath *dp)
 	if (!device || !(device->entry.flags & XLB_DEVICE_XDP))
 		__atomic_store_n(&config->uplink, uplink_choose(dp), __ATOMIC_RELEASE);
 	for (size_t i = 0; i < dp->n_devices; i++) {
-		partial |= is_partial(&dp->devices[i]);
+		if (is_partial(&dp->devices[i]))
+			partial |= XLB_PARTIAL_CHECKSUMS;
+		if (dp->devices[i].entry.mode == XLB_ATTACH_GENERIC)
+			partial |= XLB_PARTIAL_TAGS;
 		flags |= dp->devices[i].entry.flags;
 	}
 	__atomic_store_n(&config->partial, partial, __ATOMIC_RELEASE);

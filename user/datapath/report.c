@@ -39,10 +39,7 @@ int datapath_info(struct datapath *dp, struct datapath_info *ret_info, struct er
 static int device_report(struct datapath *dp, const struct device *device,
 			 struct device_status *ret_status)
 {
-	struct device_status status = {
-		.ifindex = device->ifindex,
-		.vlans = device->entry.flags & XLB_DEVICE_VLANS,
-	};
+	struct device_status status = { .ifindex = device->ifindex };
 	struct xdp_state xdp;
 
 	if (!if_indextoname(device->ifindex, status.name))

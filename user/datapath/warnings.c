@@ -78,22 +78,15 @@ static void warn_forwarding(struct datapath *dp, const char *device, struct line
 	}
 }
 
-static void warn_offloads(const struct device_status *status, struct lines *lines)
+static void warn_offloads(const char *device, bool native, struct lines *lines)
 {
-	const char *device = status->name;
 	struct ethtool_value flags = { .cmd = ETHTOOL_GFLAGS }, gro = { .cmd = ETHTOOL_GGRO };
 
-	if (!status->native && ethtool_ask(device, &gro) && gro.data)
+	if (!native && ethtool_ask(device, &gro) && gro.data)
 		warn(lines,
 		     "%s: GRO merges packets before xlb sees them in generic mode, to more than goes out again: ethtool -K %s gro off",
 		     device, device);
-	if (!ethtool_ask(device, &flags))
-		return;
-	if (!status->native && status->vlans && flags.data & ETH_FLAG_RXVLAN)
-		warn(lines,
-		     "%s: VLAN tags are taken off before xlb sees them in generic mode, and are back on what it sends out there again: ethtool -K %s rxvlan off",
-		     device, device);
-	if (flags.data & ETH_FLAG_LRO)
+	if (ethtool_ask(device, &flags) && flags.data & ETH_FLAG_LRO)
 		warn(lines,
 		     "%s: LRO merges packets before they can be looked at: ethtool -K %s lro off",
 		     device, device);
@@ -116,7 +109,7 @@ static void warn_devices(struct datapath *dp, struct lines *lines)
 			warn(lines, "%s: generic mode, which is several times slower than native",
 			     devices[i].name);
 		warn_forwarding(dp, devices[i].name, lines);
-		warn_offloads(&devices[i], lines);
+		warn_offloads(devices[i].name, devices[i].native, lines);
 	}
 	if (!attached)
 		warn(lines, "attached to no device: run `lbctl attach DEV`");
