@@ -30,7 +30,8 @@ static __always_inline __u32 affinity_find(const struct packet *packet, __u32 se
 		return 0;
 	affinity_key_make(packet, service, ipv6, &key);
 	known = bpf_map_lookup_elem(&affinity, &key);
-	if (!known || packet->now - known->seen > options->affinity)
+	/* Less than nothing: another CPU has heard of the client since. */
+	if (!known || (__s32)(packet->now - known->seen) > (__s32)options->affinity)
 		return 0;
 	backend = backend_get(known->backend);
 	/* An id may have been given to another service's backend since. */

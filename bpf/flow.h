@@ -348,6 +348,7 @@ static __always_inline bool flow_find_either(enum flow_wanted wanted, struct flo
 	       (__u64)RANK_UNPROVED << XLB_FLOW_ONESIDED * 4 | \
 	       (__u64)RANK_UNPROVED << XLB_FLOW_STREAM * 4)
 #define RANK_SHIFT 16		/* in a score, above the age */
+#define FLOW_AHEAD 16		/* ticks by which other CPUs may have heard of a flow since */
 
 static __always_inline __u64 flow_score(union xlb_flow_value value, __u32 now)
 {
@@ -356,8 +357,7 @@ static __always_inline __u64 flow_score(union xlb_flow_value value, __u32 now)
 	__u64 rank = RANKS >> state * 4 & 15;
 	__u64 expired;
 
-	/* Another CPU may have heard of it since. */
-	age &= mask_if_less(age, 65536 - XLB_FLOW_AHEAD);
+	age &= mask_if_less(age, 65536 - FLOW_AHEAD);
 	expired = mask_if_less(cfg.timeouts[state], age) & ~mask_if_zero(state);
 	rank ^= (rank ^ RANK_EXPIRED) & expired;
 	return rank << RANK_SHIFT | age;

@@ -297,7 +297,7 @@ __weak __noinline int flow_change(__u32 number, __u64 like, __u64 moves, __u32 n
 /*
  * Lets a packet change both copies of a flow, of which it was found by the one in this slot.
  * Each is changed by what the packet is, so that two packets on two CPUs come to the same in either
- * order. Where the twin is gone (its slot was given to another flow), the flow cannot work any more:
+ * order (but for a RST of the client's: see flow_tells()). Where the twin is gone (its slot was given to another flow), the flow cannot work any more:
  * this copy goes too, and the client's next packet is told so.
  */
 __weak __noinline int flow_update(__u32 number, __u64 before, __u64 moves, __u32 now, bool ipv6)

@@ -389,7 +389,7 @@ __weak __noinline __u64 flow_exchange(__u32 number, __u64 before, __u64 after, b
 /*
  * Another copy of a tuple was found after this CPU's own had been written: its first packets came to two
  * CPUs at once. One flow has to go, and both CPUs must agree which, though it may be that only one of them
- * has seen the other's. The one in the lower slot gives way, unless the other has joined it already: who
+ * has seen the other's. The one in the higher slot gives way, unless the other has joined it already: who
  * joins changes its value (by a tick that is one too old), and who gives way does so only if nobody has
  * changed it. Returns the other flow's value; 0: this CPU's stays.
  */
@@ -399,7 +399,7 @@ static __always_inline __u64 flow_agree(__u32 mine, __u64 value, __u32 theirs, b
 
 	if (other.state == XLB_FLOW_CLAIMED || !other.backend)
 		return 0;
-	if (theirs < mine) {
+	if (theirs > mine) {
 		after.word = flow_exchange(theirs, other.word,
 					   other.word - (1ull << FLOW_SEEN_SHIFT), ipv6);
 		if (!flow_same(after, other))

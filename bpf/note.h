@@ -10,7 +10,9 @@
  *    device: what stands there is the sum of the pseudo header. The kernel knows of such packets,
  *    but does not tell XDP, and forgets it with what XDP sends itself. So a packet that looks like one
  *    (one in 65,536 does by chance) keeps its checksum, and is sent by the kernel, which is told by
- *    how much the sums have changed, and adjusts and finishes what is to be finished.
+ *    how much the sums have changed, and adjusts and finishes what is to be finished;
+ *  - what came by a device in generic mode and leaves by another link: a VLAN tag that the NIC took off lies
+ *    beside it, of which XDP is not told either, and a redirect would send it along.
  */
 #ifndef XLB_NOTE_H
 #define XLB_NOTE_H
@@ -40,10 +42,15 @@ static __always_inline __u32 partial_possible(void)
 	return live && __builtin_expect(live->partial, 0) ? live->partial : 0;
 }
 
-/* Whether a VLAN tag may lie beside a packet that came by that device. */
+/* Whether a VLAN tag may lie beside a packet that came by that device, and goes along with it. */
 __weak __noinline int partial_tag(__u32 possible, __u32 ifindex)
 {
-	return possible & XLB_PARTIAL_TAGS && !device_has(ifindex, XLB_DEVICE_REDIRECT);
+	struct xlb_device *device;
+
+	if (!(possible & XLB_PARTIAL_TAGS))
+		return false;
+	device = bpf_map_lookup_elem(&devices, &ifindex);
+	return device && device->mode == XLB_ATTACH_GENERIC;
 }
 
 static __always_inline __u32 checksum_offset(const struct packet *packet)

@@ -131,11 +131,6 @@ enum xlb_flow_state {
 #define XLB_FLOW_LAGGING \
 	(1u << XLB_FLOW_ESTABLISHED | 1u << XLB_FLOW_FIN_CLIENT | 1u << XLB_FLOW_FIN_BACKEND)
 #define XLB_FLOW_LAG 8
-/*
- * Ticks by which a flow's last packet may be later than what a reader takes for now: it came after the reader
- * had looked at the time.
- */
-#define XLB_FLOW_AHEAD 1024
 
 /*
  * Why a packet to a VIP was dropped: the index of `drops`. Packets that are not for a VIP are never

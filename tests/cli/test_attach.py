@@ -8,6 +8,7 @@ import pytest
 
 from cli_world import PIN_DIR
 
+REDIRECT = 2            # XLB_DEVICE_REDIRECT
 PASS = """
 __attribute__((section("xdp"), used)) int a_stranger(void *context)
 {
@@ -160,6 +161,19 @@ def test_modes(world):
     world.ok("detach", "veth0")
     attach(world, "veth0", "--mode", "native")
     assert devices(world)["veth0"]["mode"] == "native"
+
+
+def test_generic_where_native_was_taken_away(world):
+    """By hand: what was written down of the device is not left: a device in generic mode takes no redirect, and sends tags along."""
+    def noted():
+        (entry,) = json.loads(world.run("bpftool", "-j", "map", "dump", "pinned", f"{PIN_DIR}/devices"))
+        return entry["formatted"]["value"]
+
+    attach(world, "veth0", "--mode", "native")
+    assert noted()["flags"] & REDIRECT and noted()["mode"] == 1
+    world.run("ip", "link", "set", "veth0", "xdp", "off")
+    world.lbctl("attach", "veth0", "--mode", "generic")
+    assert not noted()["flags"] & REDIRECT and noted()["mode"] == 2
 
 
 def test_no_native_mode(world):

@@ -2,6 +2,7 @@
 """What goes by the kernel although its next hop is known: packets to be fragmented, packets whose checksum may not be finished, and
 fragments that come before their first."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -24,6 +25,7 @@ from test_unusual import cut
 from world import PIN_DIR
 
 NOTE_BYTES = 32
+DEVICE_BYTES, DEVICE_VLANS, ATTACH_GENERIC, PARTIAL_TAGS = 16, 16, 2, 2   # struct xlb_device, and in abi.h
 HELD, HELD_BYTES, HELD_FULL = 64, 2064, 2   # places, struct xlb_held, enum xlb_held_state
 ALL_MODES = [("nat", 4, 4), ("nat", 6, 6), ("nat", 4, 6), ("nat", 6, 4), ("dnat", 4, 4), ("dnat", 6, 6), *MODES]
 
@@ -180,6 +182,50 @@ def test_mss_under_half_a_checksum(service):
     assert fold(pseudo(Ether(sent), 6) + note.address_sum) == pseudo(Ether(packet), 6)
     changed = fold(words(bytes(Ether(packet)[TCP])) + 0xffff - fold(words(bytes(Ether(left_to_device(sent, "tcp"))[TCP]))))
     assert fold(note.other_sum) % 0xffff == changed % 0xffff
+
+
+@contextlib.contextmanager
+def in_generic_mode(vlans):
+    """v0 as if lbctl had attached to it so, with VLAN sub-interfaces or without."""
+    before = []
+
+    def device(value):
+        before.append(value)
+        flags = struct.unpack("=I", value[:4])[0] | vlans * DEVICE_VLANS
+        return struct.pack("=II", flags, ATTACH_GENERIC) + value[8:]
+
+    def config(number):
+        at = stand.CONFIG_PARTIAL + 4
+        stand.map_change("config", 0, stand.CONFIG_BYTES, lambda value: value[:at] + struct.pack("=I", number) + value[at + 4:])
+
+    stand.map_change("devices", v0(), DEVICE_BYTES, device)
+    config(vlans)
+    try:
+        yield
+    finally:
+        stand.map_change("devices", v0(), DEVICE_BYTES, lambda value: before[0])
+        config(0)
+
+
+@pytest.mark.parametrize("mode,family,outer", [("nat", 4, 4), ("nat", 4, 6), ("dnat", 6, 6), ("ipip", 4, 4), ("l2", 6, 6)])
+def test_a_tag_that_xdp_does_not_see(service, mode, family, outer):
+    """In generic mode it goes along with what leaves by XDP: out of a device with sub-interfaces, where it is of another link than the
+    device, tc sends instead, which can take it off."""
+    client, vip = addresses(family)
+    service(vip_text(family, 80, "tcp"), [backend_text(outer, 80)], forward=mode)
+    first = frame(client, vip, TCP(sport=next(PORTS), dport=80, flags="S"))
+    right = stand.send(first)
+    assert right[0] == "tx"
+    for vlans in (False, True):
+        with in_generic_mode(vlans):
+            assert stand.send(first)[0] == "tx" or vlans       # the bit of config.partial says whether to look
+            verdict, out = stand.send(first, partial=PARTIAL_TAGS)
+        if not vlans:
+            assert (verdict, out) == right
+            continue
+        sent, packet = noted(out)
+        assert verdict == "pass" and sent.ifindex == v0() and not sent.check
+        assert packet[14:] == right[1][14:]
 
 
 @pytest.mark.parametrize("family", (4, 6))

@@ -170,6 +170,7 @@ static int attach_record(struct datapath *dp, uint32_t ifindex, bool native, str
 {
 	struct device *device = device_find(dp, ifindex);
 
+	device->entry.flags &= ~XLB_DEVICE_REDIRECT;
 	device->entry.flags |= XLB_DEVICE_XDP | (native ? XLB_DEVICE_REDIRECT : 0);
 	device->entry.mode = native ? XLB_ATTACH_NATIVE : XLB_ATTACH_GENERIC;
 	device_look(dp, device);

@@ -19,6 +19,7 @@
 #define SERVICES_SLOTS_EACH 4
 #define BACKENDS_DEFAULT 16384
 #define BACKENDS_MAX (1u << 22)
+_Static_assert(BACKENDS_MAX < 1u << 23, "the highest bit of ids is free: flow_match()");
 /* A ring has 100 to 142 slots for each backend; the rest is for those from before a change. */
 #define RING_SLOTS_EACH 150
 #define RING_SLOTS_LEAST 65536 /* a service's old and new ring are both there while it changes */

@@ -78,11 +78,14 @@ union xlb_flow_value flow_rename(const struct flow_view *flow, uint32_t backend)
 	return renamed;
 }
 
+/* Ticks that may pass, and packets come, between reading the time and reading a flow. */
+#define TICKS_AHEAD 1024
+
 uint32_t flow_age(union xlb_flow_value value, uint32_t now)
 {
 	uint16_t age = now - value.seen;
 
-	return age > UINT16_MAX - XLB_FLOW_AHEAD ? 0 : age;
+	return age > UINT16_MAX - TICKS_AHEAD ? 0 : age;
 }
 
 bool flow_expired(const struct datapath *dp, union xlb_flow_value value, uint32_t now)

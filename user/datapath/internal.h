@@ -422,7 +422,7 @@ int devices_mend(struct datapath *dp, struct error *err);
 void devices_forget_gone(struct datapath *dp);
 /*
  * Sees to it that config.uplink is an attached device, or 0 if there is none, and that config.partial
- * says whether one of them may bring checksums that are not finished.
+ * and config.vlans say what packets of all of them may be like.
  */
 void config_follow_devices(struct datapath *dp);
 /* The ioctl of linux/ethtool.h; whether there was an answer. */

@@ -189,6 +189,8 @@ int datapath_upgrade(struct datapath *dp, bool *ret_changed, struct error *err)
 	for (size_t i = 0; !r && i < dp->n_devices; i++)
 		if (dp->devices[i].entry.flags)
 			r = device_upgrade(dp, &dp->devices[i], tag, &changed, err);
+	/* These programs may ask for more than those before. */
+	config_follow_devices(dp);
 	write_end(dp);
 	if (!r)
 		*ret_changed = changed;
