@@ -426,6 +426,10 @@ def test_affinity_lapses_and_slides(service):
     for start in (7000, 7100):      # 120 s in all
         affinity_change(lambda backend, seen: (backend, seen - 60))
         assert set(choices(1, start=start).values()) == {first}
+    # Another CPU has heard of the client since this one looked at the time.
+    for start in (7200, 7300):
+        affinity_change(lambda backend, seen: (backend, seen + 1))
+        assert set(choices(1, start=start).values()) == {first}
     affinity_change(lambda backend, seen: (backend, seen - 150))
     (second,) = set(choices(3, start=8000).values())
     assert second != first
