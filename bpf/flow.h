@@ -265,23 +265,26 @@ static __always_inline struct flow_tuple *flow_tuple_get(enum flow_wanted wanted
 	return bpf_map_lookup_elem(&tuples, &index);
 }
 
-/* Not in the slot of the number `left_out`. */
-static __always_inline __u32 flow_search(const struct flow_tuple *tuple, struct flow_lines lines,
-					 __u32 left_out, bool ipv6)
+/* The number of the slot in a line; `leave_out`, which is a constant: not of that number. */
+static __always_inline __u32 flow_find_here(__u32 index, const struct flow_tuple *tuple, bool leave_out,
+					    __u32 left_out, bool ipv6)
 {
-	__u64 *line = flow_line(lines.first, ipv6), *second;
-	__u64 way;
+	__u64 *line = flow_line(index, ipv6), way;
 
 	if (!line)
 		return FLOW_NOWHERE;
-	way = flow_match(line, tuple, true, left_out ^ lines.first * XLB_FLOW_WAYS, ipv6);
-	if (way < XLB_FLOW_WAYS)
-		return lines.first * XLB_FLOW_WAYS + way;
-	second = flow_line(lines.second, ipv6);
-	if (!second)
-		return FLOW_NOWHERE;
-	way = flow_match(second, tuple, true, left_out ^ lines.second * XLB_FLOW_WAYS, ipv6);
-	return way < XLB_FLOW_WAYS ? lines.second * XLB_FLOW_WAYS + way : FLOW_NOWHERE;
+	way = flow_match(line, tuple, leave_out, left_out ^ index * XLB_FLOW_WAYS, ipv6);
+	return way < XLB_FLOW_WAYS ? index * XLB_FLOW_WAYS + way : FLOW_NOWHERE;
+}
+
+/* The same in two lines, but for the slot of the number `left_out`. */
+static __always_inline __u32 flow_search(const struct flow_tuple *tuple, struct flow_lines lines,
+					 __u32 left_out, bool ipv6)
+{
+	__u32 number = flow_find_here(lines.first, tuple, true, left_out, ipv6);
+
+	return number != FLOW_NOWHERE ?
+		       number : flow_find_here(lines.second, tuple, true, left_out, ipv6);
 }
 
 /*
@@ -298,16 +301,6 @@ __weak __noinline __u32 flow_find(__u32 wanted, __u64 two_lines, __u32 left_out,
 		      flow_search(tuple, lines, left_out, false);
 }
 
-static __always_inline __u32 flow_find_here(__u32 index, const struct flow_tuple *tuple, bool ipv6)
-{
-	__u64 *line = flow_line(index, ipv6), way;
-
-	if (!line)
-		return FLOW_NOWHERE;
-	way = flow_match(line, tuple, false, 0, ipv6);
-	return way < XLB_FLOW_WAYS ? index * XLB_FLOW_WAYS + way : FLOW_NOWHERE;
-}
-
 /* The same in one line, of a tuple in numbers: its key and, of IPv6, the client's address. */
 __weak __noinline __u32 flow_find_in(__u32 index, __u64 key, __u64 first, __u64 second, bool ipv6)
 {
@@ -315,7 +308,8 @@ __weak __noinline __u32 flow_find_in(__u32 index, __u64 key, __u64 first, __u64 
 	__u64 words[2] = { first, second };
 
 	address_copy(&tuple.client, words);
-	return ipv6 ? flow_find_here(index, &tuple, true) : flow_find_here(index, &tuple, false);
+	return ipv6 ? flow_find_here(index, &tuple, false, 0, true) :
+		      flow_find_here(index, &tuple, false, 0, false);
 }
 
 static __always_inline bool flow_find_either(enum flow_wanted wanted, struct flow_lines lines,

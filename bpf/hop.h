@@ -42,6 +42,13 @@ static __always_inline __u32 uplink(void)
 	return live ? live->uplink : 0;
 }
 
+static __always_inline bool device_has(__u32 ifindex, __u32 flag)
+{
+	struct xlb_device *device = bpf_map_lookup_elem(&devices, &ifindex);
+
+	return device && device->flags & flag;
+}
+
 /*
  * Whether the tags of a packet that came by a device belong to a VLAN device on top of it: then they are
  * not those of the device's own link. Where there are no VLAN devices, it is the trunk that is the link.

@@ -26,13 +26,6 @@
 #define TCP_CHECK 16	/* offsets of checksums */
 #define UDP_CHECK 6
 
-static __always_inline bool device_has(__u32 ifindex, __u32 flag)
-{
-	struct xlb_device *device = bpf_map_lookup_elem(&devices, &ifindex);
-
-	return device && device->flags & flag;
-}
-
 /* In what way packets may not be all there: bits of enum xlb_partial. */
 static __always_inline __u32 partial_possible(void)
 {

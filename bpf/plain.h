@@ -226,17 +226,6 @@ static __always_inline int plain_tunnel(struct xdp_md *ctx, const struct packet 
 	return plain_emit(hop);
 }
 
-/* To a backend that answers the client itself: by IPIP, or with `udp` by GUE. */
-static __always_inline int plain_encapsulate(struct xdp_md *ctx, const struct packet *packet,
-					     const struct frame *frame,
-					     const struct xlb_backend *backend,
-					     const struct plain_hop *hop, bool udp, bool ipv6)
-{
-	return backend->family == XLB_IPV6 ?
-		       plain_tunnel(ctx, packet, frame, backend, hop, udp, XLB_IPV6, ipv6) :
-		       plain_tunnel(ctx, packet, frame, backend, hop, udp, XLB_IPV4, ipv6);
-}
-
 static __always_inline int plain_direct_family(struct xdp_md *ctx, union xlb_flow_value value,
 					       bool ipv6)
 {
@@ -246,14 +235,16 @@ static __always_inline int plain_direct_family(struct xdp_md *ctx, union xlb_flo
 		.data = (void *)(long)ctx->data,
 		.end = (void *)(long)ctx->data_end,
 	};
+	bool udp = value.forward == XLB_FORWARD_GUE;
 	struct plain_hop hop;
 
 	if (!backend || !plain_begin(&packet, &frame, ipv6) ||
 	    !hop_ready(ctx, &backend->next_hop, tick_now(), &hop))
 		return WALK_LONG;
 	if (value.forward != XLB_FORWARD_L2)
-		return plain_encapsulate(ctx, &packet, &frame, backend, &hop,
-					 value.forward == XLB_FORWARD_GUE, ipv6);
+		return backend->family == XLB_IPV6 ?
+			       plain_tunnel(ctx, &packet, &frame, backend, &hop, udp, XLB_IPV6, ipv6) :
+			       plain_tunnel(ctx, &packet, &frame, backend, &hop, udp, XLB_IPV4, ipv6);
 	if (hop_overflows(&packet, &backend->next_hop, 0))
 		return WALK_LONG;
 	plain_link(frame.data, &hop);
@@ -344,7 +335,7 @@ static __always_inline int plain_ring(struct xdp_md *ctx, struct packet *packet,
 	packet->outcome.backend = course.value.backend;
 	if (service->target.forward != XLB_FORWARD_IPIP)
 		return plain_finish(packet, plain_direct(ctx, course.value.word, ipv6));
-	/* Not plain_encapsulate(): each with an end of its own, which keeps what is counted in registers. */
+	/* Each with an end of its own, which keeps what is counted in registers. */
 	if (course.backend->family == XLB_IPV6)
 		return plain_finish(packet, plain_tunnel(ctx, packet, frame, course.backend, &hop,
 							 false, XLB_IPV6, ipv6));

@@ -70,13 +70,13 @@ static json_t *hop_json(const struct trace *trace)
 {
 	const struct trace_hop *hop = &trace->hop;
 	char device[ENDPOINT_TEXT_MAX], mac[MAC_TEXT_MAX];
-	bool local = hop->ifindex == 1, kernel = hop->stack || (trace->by_kernel && !local);
+	bool kernel = trace_by_tc(trace);
 
 	if (!trace->forwarded || !hop->ifindex)
 		return json_null();
 	return json_pack("{s:s, s:s?, s:b, s:o}", "device", trace_device(hop->ifindex, device),
 			 "mac",
-			 kernel || local ? NULL : mac_text(hop->destination, mac),
+			 kernel || hop->ifindex == 1 ? NULL : mac_text(hop->destination, mac),
 			 "kernel", (int)kernel, "mtu",
 			 hop->mtu ? json_integer(hop->mtu) : json_null());
 }

@@ -179,7 +179,7 @@ static void print_verdict(const struct trace_report *report)
 		puts(" by the tc program of the device, until its first fragment comes, which has the ports");
 	else if (!trace->forwarded)
 		puts(" to the kernel, as it came");
-	else if (trace->hop.stack || (trace->by_kernel && trace->hop.ifindex != 1))
+	else if (trace_by_tc(trace))
 		puts(": the tc program of the device sends it on");
 	else
 		puts(": the kernel delivers it");

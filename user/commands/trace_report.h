@@ -20,6 +20,8 @@ int trace_report_json(const struct trace_report *report);
 /* What became of it, in a word; enum names of XDP in small letters. */
 const char *trace_outcome(const struct trace *trace);
 const char *trace_action(const struct trace *trace);
+/* Whether the tc program of the device sends on what leaves; else XDP does, or it is for this node. */
+bool trace_by_tc(const struct trace *trace);
 
 /* How the packet that left differs from the one that came. */
 struct trace_difference {

@@ -48,6 +48,11 @@ const char *trace_outcome(const struct trace *trace)
 	}
 }
 
+bool trace_by_tc(const struct trace *trace)
+{
+	return trace->hop.stack || (trace->by_kernel && trace->hop.ifindex != 1);
+}
+
 const char *trace_action(const struct trace *trace)
 {
 	static const char *const names[] = {
