@@ -69,7 +69,7 @@ __weak __noinline int source_is_service(bool ipv6)
 		return 0;
 	secret_get(secret);
 	word = xlb_address_word(&packet->source, ipv6 ? XLB_IPV6 : XLB_IPV4, secret);
-	if (!filter_has(xlb_hash_endpoint(word, packet->source_port, packet->protocol, secret)))
+	if (!filter_has(xlb_endpoint_mark(word, packet->source_port, packet->protocol, secret)))
 		return 0;
 	if (ipv6) {
 		union xlb_vip6_tail tail = { .port = packet->source_port,

@@ -207,7 +207,7 @@ static __always_inline void path_learn(const struct xlb_address *to, __u32 mtu, 
 
 	secret_get(secret);
 	word = xlb_address_word(to, ipv6 ? XLB_IPV6 : XLB_IPV4, secret);
-	if (filter_has(xlb_hash_endpoint(word, 0, IPPROTO_IPIP, secret)))
+	if (filter_has(xlb_endpoint_mark(word, 0, IPPROTO_IPIP, secret)))
 		path_note(to, mtu, ipv6);
 }
 

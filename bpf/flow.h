@@ -103,9 +103,9 @@ static __always_inline struct flow_lines flow_lines_of(__u64 hash, __u32 half, b
 	__u32 mask = flow_lines(ipv6) - 1;
 	__u32 page = ipv6 ? 4096 / sizeof(struct xlb_flow6_line) - 1 :
 			    4096 / sizeof(struct xlb_flow_line) - 1;
-	struct flow_lines lines = { .first = hash & mask };
+	struct flow_lines lines = { .first = hash >> 32 & mask };
 
-	lines.second = ((lines.first & ~page) | (hash >> 32 & page)) & mask;
+	lines.second = ((lines.first & ~page) | (hash >> 58 & page)) & mask;
 	lines.second ^= lines.first == lines.second;
 	lines.first += half;
 	lines.second += half;

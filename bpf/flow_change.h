@@ -26,7 +26,8 @@ static __always_inline __u64 backend_endpoint_hash(const struct xlb_backend *bac
 {
 	__u64 word = xlb_address_word(&backend->address, backend->family, secret);
 
-	return xlb_hash_endpoint(word, backend->port, backend->protocol, secret);
+	return xlb_endpoint_hash(xlb_endpoint_mark(word, backend->port, backend->protocol, secret),
+				 secret);
 }
 
 /* Which half a slot lies in. */

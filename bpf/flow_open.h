@@ -172,7 +172,7 @@ static __always_inline bool flow_port_is_vip(const struct xlb_backend *backend, 
 
 	secret_get(secret);
 	word = xlb_address_word(&backend->source, backend->family, secret);
-	return filter_has(xlb_hash_endpoint(word, bpf_htons(port), backend->protocol, secret));
+	return filter_has(xlb_endpoint_mark(word, bpf_htons(port), backend->protocol, secret));
 }
 
 /*

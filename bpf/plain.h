@@ -395,12 +395,12 @@ static __always_inline int plain_restore(struct xdp_md *ctx, struct packet *pack
 	const struct xlb_next_hop *next;
 	struct plain_hop hop;
 	struct reply reply;
-	__u64 endpoint, secret[2];
+	__u64 mark, secret[2];
 
 	secret_get(secret);
 	plain_read(packet, frame, ipv6);
-	endpoint = reply_endpoint(packet, ipv6, secret);
-	if (__builtin_expect(!filter_has(endpoint), 1))
+	mark = reply_mark(packet, ipv6, secret);
+	if (__builtin_expect(!filter_has(mark), 1))
 		return XDP_PASS;
 	plain_read(packet, frame, ipv6);
 	packet->frame = frame->end - frame->data;
@@ -411,7 +411,7 @@ static __always_inline int plain_restore(struct xdp_md *ctx, struct packet *pack
 		return WALK_LONG;
 	secret_get(secret);
 	plain_read(packet, frame, ipv6);
-	if (!reply_find(packet, endpoint, ipv6, secret, &reply))
+	if (!reply_find(packet, xlb_endpoint_hash(mark, secret), ipv6, secret, &reply))
 		return WALK_LONG;
 	plain_read(packet, frame, ipv6);
 	reply_outcome(packet, &reply, ipv6);

@@ -13,12 +13,12 @@ struct reply {
 	union xlb_flow_key key;
 };
 
-static __always_inline __u64 reply_endpoint(const struct packet *packet, bool ipv6,
-					    const __u64 *secret)
+static __always_inline __u64 reply_mark(const struct packet *packet, bool ipv6,
+					const __u64 *secret)
 {
 	__u64 word = xlb_address_word(&packet->source, ipv6 ? XLB_IPV6 : XLB_IPV4, secret);
 
-	return xlb_hash_endpoint(word, packet->source_port, packet->protocol, secret);
+	return xlb_endpoint_mark(word, packet->source_port, packet->protocol, secret);
 }
 
 /* Whether it is one of the backend's; addresses of different families can look alike. */
@@ -76,9 +76,11 @@ static __always_inline bool reply_find_dnat(const struct packet *packet, __u64 e
 static __always_inline bool reply_possible(const struct packet *packet, const struct frame *frame,
 					   bool ipv6, const __u64 *secret, __u64 *ret_endpoint)
 {
-	*ret_endpoint = reply_endpoint(packet, ipv6, secret);
-	if (__builtin_expect(!filter_has(*ret_endpoint), 1))
+	__u64 mark = reply_mark(packet, ipv6, secret);
+
+	if (__builtin_expect(!filter_has(mark), 1))
 		return false;
+	*ret_endpoint = xlb_endpoint_hash(mark, secret);
 	return packet_sound(packet, frame);
 }
 

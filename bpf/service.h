@@ -199,9 +199,9 @@ static __always_inline struct xlb_service_options *service_options_get(__u32 id,
 }
 
 /* Whether an endpoint's bit is set: if not, nothing that it sends is a reply. */
-static __always_inline bool filter_has(__u64 endpoint_hash)
+static __always_inline bool filter_has(__u64 mark)
 {
-	__u32 bit = xlb_filter_bit(endpoint_hash);
+	__u32 bit = xlb_filter_bit(mark);
 	__u32 index = bit / 512;
 	struct xlb_filter_line *line = bpf_map_lookup_elem(&filter, &index);
 

@@ -23,7 +23,7 @@
  * Raised whenever a structure below changes its layout or meaning. lbctl refuses a pin directory of
  * another version.
  */
-#define XLB_ABI_VERSION 5
+#define XLB_ABI_VERSION 6
 
 /* "namespace/name:port" of Kubernetes: 63 + 1 + 63 + 1 + 15, and a NUL */
 #define XLB_NAME_MAX 160
@@ -642,12 +642,13 @@ struct xlb_held {
 _Static_assert(sizeof(struct xlb_held) == 2064, "ABI");
 
 /*
- * `filter`: a bitmap with a bit for every backend and every VIP, by xlb_hash_endpoint() of address,
+ * `filter`: a bitmap with a bit for every backend and every VIP, by xlb_endpoint_mark() of address,
  * port and protocol, and for every tunnel's end (port 0, IPPROTO_IPIP).
  * A packet whose source has no bit is no reply; a port of this node whose bit is
  * set may be a VIP, and is not used for nat. Bits may be set that need not be.
  */
-#define XLB_FILTER_BITS (1u << 20)
+#define XLB_FILTER_SHIFT 20
+#define XLB_FILTER_BITS (1u << XLB_FILTER_SHIFT)
 
 struct xlb_filter_line {
 	__u64 bits[8];
@@ -711,7 +712,7 @@ struct xlb_config {
 	__u32 neighbours;	/* slots of `neighbours`, a power of two */
 	__u16 port_min;		/* nat: source ports, host order, both inclusive */
 	__u16 port_max;
-	__u64 secret[2];	/* keys the flow and endpoint hashes; random, this node's own */
+	__u64 secret[2];	/* keys the flow and endpoint hashes; random odd numbers, this node's own */
 	/* of the rings and of the hash that reads them; the same on all nodes */
 	__u32 seed;
 	__u32 tick_shift;	/* a tick is 2^tick_shift jiffies, about a second */

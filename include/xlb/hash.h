@@ -11,29 +11,30 @@
 
 #include <xlb/abi.h>
 
+/* Eight bytes of an address, whatever type they were written as. */
+typedef __u64 __attribute__((__may_alias__)) xlb_half;
+
 /*
- * Mixes a word under a key of two words. All 64 bits of the result are usable; prefer the high
- * ones.
+ * Mixes a word under a key of two odd words. The upper half of the result is usable; different words give different
+ * results. After one multiplication alone, what comes in steps (ports, addresses) would fall close together for a few keys in
+ * a thousand.
  */
 XLB_INLINE __u64 xlb_mix(__u64 word, __u64 key0, __u64 key1)
 {
-	word = (word ^ key0) * (key1 | 1);
+	word = (word ^ key0) * key1;
 	word ^= word >> 32;
-	word *= key0 | 1;
-	return word ^ word >> 29;
+	return word * key0;
 }
 
 /*
  * Folds an IPv6 address to a word under the same key: each half is multiplied by a secret of its
- * own, so that they cannot be traded against each other.
+ * own, and bent in a way of its own, so that they cannot be traded against each other.
  */
 XLB_INLINE __u64 xlb_fold(const struct xlb_address *address, __u64 key0, __u64 key1)
 {
-	__u64 high = (__u64)address->word[0] << 32 | address->word[1];
-	__u64 low = (__u64)address->word[2] << 32 | address->word[3];
+	__u64 high = ((const xlb_half *)address)[0] * key0;
+	__u64 low = ((const xlb_half *)address)[1] * key1;
 
-	high = (high ^ key1) * (key0 | 1);
-	low = (low ^ key0) * (key1 | 1);
 	return (high ^ high >> 32) + (low ^ low >> 29);
 }
 
@@ -59,22 +60,28 @@ XLB_INLINE __u64 xlb_address_word(const struct xlb_address *address, enum xlb_fa
 }
 
 /*
- * The base of an endpoint's replies in `flows`, and (its high bits) its bit in `filter`. Port in
- * network order.
+ * What an endpoint's bit in `filter`, and the base of its replies, come from: all that most packets that are not ours
+ * need. Port in network order.
  */
-XLB_INLINE __u64 xlb_hash_endpoint(__u64 address_word, __be16 port, __u8 protocol,
+XLB_INLINE __u64 xlb_endpoint_mark(__u64 address_word, __be16 port, __u8 protocol,
 				   const __u64 *secret)
 {
 	__u64 rest = (__u64)port << 40 | (__u64)protocol << 56;
 
-	return xlb_mix(address_word + rest, secret[1], secret[0]);
+	return ((address_word + rest) ^ secret[1]) * secret[0];
+}
+
+/* The base of an endpoint's replies in `flows`; all bits are usable, as an addend. */
+XLB_INLINE __u64 xlb_endpoint_hash(__u64 mark, const __u64 *secret)
+{
+	return (mark ^ mark >> 32) * secret[1];
 }
 
 /* What xlb_hash_client() wants, from the seed that all nodes share. */
 XLB_INLINE void xlb_ring_keys(__u32 seed, __u64 ret_keys[2])
 {
-	ret_keys[0] = seed * 0x9e3779b97f4a7c15ull + 0x632be59bd9b4e019ull;
-	ret_keys[1] = (ret_keys[0] ^ ret_keys[0] >> 29) * 0xbf58476d1ce4e5b9ull;
+	ret_keys[0] = (seed * 0x9e3779b97f4a7c15ull + 0x632be59bd9b4e019ull) | 1;
+	ret_keys[1] = (ret_keys[0] ^ ret_keys[0] >> 29) * 0xbf58476d1ce4e5b9ull | 1;
 }
 
 /*
@@ -99,9 +106,9 @@ XLB_INLINE __u32 xlb_hash_ring(const struct xlb_address *client, __be16 port,
 	return xlb_hash_client(client, port, family, keys);
 }
 
-XLB_INLINE __u32 xlb_filter_bit(__u64 endpoint_hash)
+XLB_INLINE __u32 xlb_filter_bit(__u64 mark)
 {
-	return endpoint_hash >> 32 & (XLB_FILTER_BITS - 1);
+	return mark >> (64 - XLB_FILTER_SHIFT);
 }
 
 #endif

@@ -227,7 +227,7 @@ static void filter_add(struct stand *stand, const struct xlb_backend *backend)
 	const uint64_t *secret = (const uint64_t *)stand->config.secret;
 	__u64 key[2] = { secret[0], secret[1] };
 	uint64_t word = xlb_address_word(&backend->address, backend->family, key);
-	uint32_t bit = xlb_filter_bit(xlb_hash_endpoint(word, backend->port, backend->protocol,
+	uint32_t bit = xlb_filter_bit(xlb_endpoint_mark(word, backend->port, backend->protocol,
 							key));
 	uint32_t index = bit / 512;
 	struct xlb_filter_line line;
@@ -339,7 +339,7 @@ static void configure(struct xlb_config *config)
 		.abi_version = XLB_ABI_VERSION, .services = 8192, .backends = 16384,
 		.ring_slots = 16384 * 128, .flow_lines = FLOW_LINES, .flow6_lines = FLOW6_LINES,
 		.neighbours = 4096, .port_min = 1024, .port_max = 32767,
-		.secret = { 0x243f6a8885a308d3, 0x13198a2e03707344 }, .seed = 1,
+		.secret = { 0x243f6a8885a308d3, 0x13198a2e03707345 }, .seed = 1,
 		.hz = 1000000000 / tick.tv_nsec,
 	};
 	while ((2u << config->tick_shift) <= config->hz + config->hz / 4)

@@ -92,7 +92,7 @@ static void config_fill(struct xlb_config *config)
 		.abi_version = XLB_ABI_VERSION, .services = 1024, .backends = 256,
 		.ring_slots = MODEL_SERVICES * 64, .flow_lines = LINES, .flow6_lines = LINES,
 		.neighbours = 256, .port_min = 1024, .port_max = 32767,
-		.secret = { 0x243f6a8885a308d3, 0x13198a2e03707344 }, .seed = 1,
+		.secret = { 0x243f6a8885a308d3, 0x13198a2e03707345 }, .seed = 1,
 		/* Time stands still; hz 0: every answer finds its ration renewed. */
 		.tick_shift = 40, .hz = 0,
 	};
@@ -272,7 +272,7 @@ static void filter_add(struct stand *stand, const struct xlb_address *address,
 {
 	const __u64 *secret = stand->config.secret;
 	uint64_t word = xlb_address_word(address, family, secret);
-	uint32_t bit = xlb_filter_bit(xlb_hash_endpoint(word, htons(port), protocol, secret));
+	uint32_t bit = xlb_filter_bit(xlb_endpoint_mark(word, htons(port), protocol, secret));
 	uint32_t index = bit / 512;
 	struct xlb_filter_line line;
 

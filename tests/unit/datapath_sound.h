@@ -28,7 +28,7 @@ static inline bool filter_has(struct datapath *dp, const struct endpoint *endpoi
 	uint64_t word =
 		xlb_address_word(&endpoint->address, endpoint->family, config_of(dp)->secret);
 	uint32_t bit = xlb_filter_bit(
-		xlb_hash_endpoint(word, htons(endpoint->port), protocol, config_of(dp)->secret));
+		xlb_endpoint_mark(word, htons(endpoint->port), protocol, config_of(dp)->secret));
 
 	return bits[bit / 64] >> bit % 64 & 1;
 }

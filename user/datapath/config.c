@@ -189,6 +189,9 @@ int config_make(const struct datapath_sizes *sizes, struct xlb_config *ret_confi
 	clock_choose(&config);
 	if (getrandom(config.secret, sizeof(config.secret), 0) != sizeof(config.secret))
 		return error_set(err, errno, "getrandom: %s", strerror(errno));
+	/* As xlb_mix() wants it. */
+	config.secret[0] |= 1;
+	config.secret[1] |= 1;
 	*ret_config = config;
 	return 0;
 }

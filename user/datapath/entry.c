@@ -237,7 +237,7 @@ void filter_set(struct datapath *dp, uint64_t *bits, const struct endpoint *endp
 	const __u64 *secret = config_of(dp)->secret;
 	uint64_t word = xlb_address_word(&endpoint->address, endpoint->family, secret);
 	uint32_t bit =
-		xlb_filter_bit(xlb_hash_endpoint(word, htons(endpoint->port), protocol, secret));
+		xlb_filter_bit(xlb_endpoint_mark(word, htons(endpoint->port), protocol, secret));
 	uint64_t mask = 1ull << bit % 64;
 
 	if (!(bits[bit / 64] & mask))
