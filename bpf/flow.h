@@ -3,8 +3,8 @@
  * Flows: which backend a client's packets go to, and which client a backend's packets go to.
  *
  * `flows` is an array of cache lines of four flows. A flow stands in it twice, in the same form:
- *  - in the first half, in one of two lines that the client's tuple hashes to (the emptier one
- *    when it began);
+ *  - in the first half, in one of two lines that the client's tuple hashes to (the first, if that had
+ *    room when it began, else the emptier one);
  *  - in the second half, where a reply finds it. nat: line and way follow from the endpoint and
  *    the port that it answers to, so that taking a slot is taking a port, and a port towards one
  *    endpoint is never given twice, whatever services it is behind. dnat: one of two lines, by a
