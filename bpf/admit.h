@@ -60,7 +60,7 @@ __weak __noinline int source_is_at(__u32 slot, bool ipv6)
 __weak __noinline int source_is_service(bool ipv6)
 {
 	struct packet *packet = packet_get();
-	__u64 secret[2], word;
+	__u64 secret[2];
 	__u32 home;
 	int found;
 
@@ -68,8 +68,7 @@ __weak __noinline int source_is_service(bool ipv6)
 	if (!packet || packet->kind == KIND_ERROR)
 		return 0;
 	secret_get(secret);
-	word = xlb_address_word(&packet->source, ipv6 ? XLB_IPV6 : XLB_IPV4, secret);
-	if (!filter_has(xlb_endpoint_mark(word, packet->source_port, packet->protocol, secret)))
+	if (!filter_has(source_mark(packet, ipv6, secret)))
 		return 0;
 	if (ipv6) {
 		union xlb_vip6_tail tail = { .port = packet->source_port,

@@ -38,7 +38,7 @@ static __always_inline bool reply_find_crossed(const struct packet *packet, stru
 	bool ipv6 = packet->ipv6;
 
 	secret_get(secret);
-	endpoint = xlb_endpoint_hash(reply_mark(packet, ipv6, secret), secret);
+	endpoint = xlb_endpoint_hash(source_mark(packet, ipv6, secret), secret);
 	if (!(ipv6 ? reply_find_nat(packet, endpoint, true, false, ret_reply) :
 		     reply_find_nat(packet, endpoint, false, true, ret_reply)))
 		return false;

@@ -86,7 +86,7 @@ static __always_inline void flow_tuple_make(struct flow_tuple *tuple,
 	tuple->key.word = (ipv6 ? 0 : client->word[0]) | (__u64)port << 32 | (__u64)service << 48;
 	if (ipv6)
 		address_copy(&tuple->client, client);
-	tuple->word = (ipv6 ? xlb_fold(client, secret[0], secret[1]) : client->word[0]) +
+	tuple->word = xlb_address_word(client, ipv6 ? XLB_IPV6 : XLB_IPV4, secret) +
 		      ((__u64)port << 32);
 }
 

@@ -399,7 +399,7 @@ static __always_inline int plain_restore(struct xdp_md *ctx, struct packet *pack
 
 	secret_get(secret);
 	plain_read(packet, frame, ipv6);
-	mark = reply_mark(packet, ipv6, secret);
+	mark = source_mark(packet, ipv6, secret);
 	if (__builtin_expect(!filter_has(mark), 1))
 		return XDP_PASS;
 	plain_read(packet, frame, ipv6);

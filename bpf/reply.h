@@ -13,14 +13,6 @@ struct reply {
 	union xlb_flow_key key;
 };
 
-static __always_inline __u64 reply_mark(const struct packet *packet, bool ipv6,
-					const __u64 *secret)
-{
-	__u64 word = xlb_address_word(&packet->source, ipv6 ? XLB_IPV6 : XLB_IPV4, secret);
-
-	return xlb_endpoint_mark(word, packet->source_port, packet->protocol, secret);
-}
-
 /* Whether it is one of the backend's; addresses of different families can look alike. */
 static __always_inline bool reply_is_from(const struct packet *packet,
 					  const struct xlb_backend *backend, bool ipv6)
@@ -76,7 +68,7 @@ static __always_inline bool reply_find_dnat(const struct packet *packet, __u64 e
 static __always_inline bool reply_possible(const struct packet *packet, const struct frame *frame,
 					   bool ipv6, const __u64 *secret, __u64 *ret_endpoint)
 {
-	__u64 mark = reply_mark(packet, ipv6, secret);
+	__u64 mark = source_mark(packet, ipv6, secret);
 
 	if (__builtin_expect(!filter_has(mark), 1))
 		return false;

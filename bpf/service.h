@@ -198,6 +198,15 @@ static __always_inline struct xlb_service_options *service_options_get(__u32 id,
 	return bpf_map_lookup_elem(&service_options, &key);
 }
 
+/* Of the endpoint that a packet comes from. */
+static __always_inline __u64 source_mark(const struct packet *packet, bool ipv6,
+					 const __u64 *secret)
+{
+	__u64 word = xlb_address_word(&packet->source, ipv6 ? XLB_IPV6 : XLB_IPV4, secret);
+
+	return xlb_endpoint_mark(word, packet->source_port, packet->protocol, secret);
+}
+
 /* Whether an endpoint's bit is set: if not, nothing that it sends is a reply. */
 static __always_inline bool filter_has(__u64 mark)
 {

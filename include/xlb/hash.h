@@ -14,6 +14,17 @@
 /* Eight bytes of an address, whatever type they were written as. */
 typedef __u64 __attribute__((__may_alias__)) xlb_half;
 
+/* The two multiplications of xlb_mix(), for who can do with the first. */
+XLB_INLINE __u64 xlb_mix_first(__u64 word, __u64 key0, __u64 key1)
+{
+	return (word ^ key0) * key1;
+}
+
+XLB_INLINE __u64 xlb_mix_second(__u64 word, __u64 key0)
+{
+	return (word ^ word >> 32) * key0;
+}
+
 /*
  * Mixes a word under a key of two odd words. The upper half of the result is usable; different words give different
  * results. After one multiplication alone, what comes in steps (ports, addresses) would fall close together for a few keys in
@@ -21,9 +32,7 @@ typedef __u64 __attribute__((__may_alias__)) xlb_half;
  */
 XLB_INLINE __u64 xlb_mix(__u64 word, __u64 key0, __u64 key1)
 {
-	word = (word ^ key0) * key1;
-	word ^= word >> 32;
-	return word * key0;
+	return xlb_mix_second(xlb_mix_first(word, key0, key1), key0);
 }
 
 /*
@@ -54,9 +63,9 @@ XLB_INLINE __u32 xlb_hash_vip6(const struct xlb_address *address, union xlb_vip6
 
 /* A word that stands for an address of either family. */
 XLB_INLINE __u64 xlb_address_word(const struct xlb_address *address, enum xlb_family family,
-				  const __u64 *secret)
+				  const __u64 *keys)
 {
-	return family == XLB_IPV4 ? address->word[0] : xlb_fold(address, secret[0], secret[1]);
+	return family == XLB_IPV4 ? address->word[0] : xlb_fold(address, keys[0], keys[1]);
 }
 
 /*
@@ -68,13 +77,13 @@ XLB_INLINE __u64 xlb_endpoint_mark(__u64 address_word, __be16 port, __u8 protoco
 {
 	__u64 rest = (__u64)port << 40 | (__u64)protocol << 56;
 
-	return ((address_word + rest) ^ secret[1]) * secret[0];
+	return xlb_mix_first(address_word + rest, secret[1], secret[0]);
 }
 
 /* The base of an endpoint's replies in `flows`; all bits are usable, as an addend. */
 XLB_INLINE __u64 xlb_endpoint_hash(__u64 mark, const __u64 *secret)
 {
-	return (mark ^ mark >> 32) * secret[1];
+	return xlb_mix_second(mark, secret[1]);
 }
 
 /* What xlb_hash_client() wants, from the seed that all nodes share. */
@@ -91,7 +100,7 @@ XLB_INLINE void xlb_ring_keys(__u32 seed, __u64 ret_keys[2])
 XLB_INLINE __u32 xlb_hash_client(const struct xlb_address *client, __be16 port,
 				 enum xlb_family family, const __u64 *keys)
 {
-	__u64 word = family == XLB_IPV6 ? xlb_fold(client, keys[0], keys[1]) : client->word[0];
+	__u64 word = xlb_address_word(client, family, keys);
 
 	return xlb_mix(word + ((__u64)port << 40), keys[0], keys[1]) >> 32;
 }
