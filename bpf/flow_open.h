@@ -513,7 +513,7 @@ static __always_inline int flow_begin(struct packet *packet, struct flow_request
 	 * A socket of this node would take the node's own address for a forgery: it sees the
 	 * client's.
 	 */
-	if (request->forward == XLB_FORWARD_NAT && backend->ifindex == LOOPBACK_IFINDEX)
+	if (request->forward == XLB_FORWARD_NAT && backend->ifindex == XLB_LOOPBACK_IFINDEX)
 		request->forward = XLB_FORWARD_DNAT;
 	secret_get(secret);
 	request->endpoint_hash = backend_endpoint_hash(backend, secret);

@@ -141,8 +141,8 @@ static __always_inline void hop_refresh(void *ctx, struct packet *packet,
 		break;
 	case BPF_FIB_LKUP_RET_NOT_FWDED:
 		/* A local address, or no route: lbctl asked the kernel which. */
-		if (fallback == LOOPBACK_IFINDEX)
-			hop->ifindex = LOOPBACK_IFINDEX;
+		if (fallback == XLB_LOOPBACK_IFINDEX)
+			hop->ifindex = XLB_LOOPBACK_IFINDEX;
 		break;
 	default:
 		break;
@@ -316,17 +316,17 @@ __weak __noinline int emit_elsewhere(struct xdp_md *ctx, __u64 first, __u64 seco
 	if (!ifindex)
 		return dropped(packet, XLB_DROP_NO_ROUTE);
 	by_kernel = packet->outcome.by_kernel & ~(NOT_BY_KERNEL_TAGS | BY_KERNEL_AWAY);
-	if (ifindex == LOOPBACK_IFINDEX && !by_kernel)
+	if (ifindex == XLB_LOOPBACK_IFINDEX && !by_kernel)
 		return VERDICT_LOCAL;
 	away = packet->outcome.by_kernel & BY_KERNEL_AWAY;
 	same_link = returns && !((packet->vlan_tags || away) && device_untags(ifindex));
 	if (hop & XLB_HOP_STACK || (hop & XLB_HOP_NO_REDIRECT && !returns) || by_kernel ||
 	    (away && !same_link)) {
 		/* tc can send what has one tag: the kernel keeps it beside the packet. */
-		if (note_leave(ctx, ifindex, ifindex == LOOPBACK_IFINDEX ||
+		if (note_leave(ctx, ifindex, ifindex == XLB_LOOPBACK_IFINDEX ||
 						     (same_link && packet->vlan_tags == 1)))
 			return dropped(packet, XLB_DROP_EMIT_FAILED);
-		return ifindex == LOOPBACK_IFINDEX ? VERDICT_LOCAL : VERDICT_STACK;
+		return ifindex == XLB_LOOPBACK_IFINDEX ? VERDICT_LOCAL : VERDICT_STACK;
 	}
 	packet->outcome.by_kernel = 0;
 	if (!same_link && packet->vlan_tags && vlan_strip(ctx, packet->vlan_tags))

@@ -22,7 +22,6 @@
 #include "packet.h"
 #include "rewrite.h"
 
-#define LOOPBACK_IFINDEX 1
 #define TCP_CHECK 16	/* offsets of checksums */
 #define UDP_CHECK 6
 

@@ -110,7 +110,7 @@ static __always_inline bool hop_ready(struct xdp_md *ctx, const struct xlb_next_
 	ret_hop->elsewhere = ifindex ^ ctx->ingress_ifindex;
 	/* Neither none nor the loopback device, and nothing beside the number. */
 	return __builtin_expect(!elsewhere, 1) ||
-	       ifindex - LOOPBACK_IFINDEX - 1 < XLB_HOP_IFINDEX - LOOPBACK_IFINDEX;
+	       ifindex - XLB_LOOPBACK_IFINDEX - 1 < XLB_HOP_IFINDEX - XLB_LOOPBACK_IFINDEX;
 }
 
 static __always_inline int plain_emit(const struct plain_hop *hop)

@@ -243,7 +243,7 @@ static __always_inline bool release_link(struct __sk_buff *skb)
  */
 static __always_inline int release_send(struct __sk_buff *skb, const struct xlb_note *note)
 {
-	bool local = note->ifindex == LOOPBACK_IFINDEX;
+	bool local = note->ifindex == XLB_LOOPBACK_IFINDEX;
 	__u32 ifindex = skb->ifindex, most = note->mtu ? note->mtu : ~0u;
 	struct release *release = release_get();
 	int r;

@@ -400,7 +400,7 @@ static __always_inline int note_follow(struct __sk_buff *skb, const struct xlb_n
 
 	if (note->held && !note->ifindex)
 		return held_keep(skb, note->datagram);
-	if (note->ifindex != LOOPBACK_IFINDEX)
+	if (note->ifindex != XLB_LOOPBACK_IFINDEX)
 		tag_drop(skb, note->ifindex);
 	if (note->held) {
 		action = release_send(skb, note);
@@ -409,7 +409,7 @@ static __always_inline int note_follow(struct __sk_buff *skb, const struct xlb_n
 	} else if (note->check) {
 		note_checksum(skb, note);
 	}
-	if (note->ifindex == LOOPBACK_IFINDEX)
+	if (note->ifindex == XLB_LOOPBACK_IFINDEX)
 		return TC_ACT_UNSPEC;
 	if (note->mtu && (!split_aim(skb, note) ||
 			  split_send(skb, note->mtu, split_address(skb)))) {

@@ -284,6 +284,8 @@ _Static_assert(sizeof(struct xlb_service_options) == 8, "ABI");
 /* Beside a device that XDP may not redirect to: what came by another one is handed to the kernel. */
 #define XLB_HOP_NO_REDIRECT (1u << 30)
 #define XLB_HOP_IFINDEX (XLB_HOP_NO_REDIRECT - 1)
+/* In every network namespace (the kernel's include/net/net_namespace.h). As a device to a backend: it is on this node itself. */
+#define XLB_LOOPBACK_IFINDEX 1
 
 struct xlb_hop {
 	__u8 destination[6];

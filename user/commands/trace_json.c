@@ -2,6 +2,7 @@
 /* A trace as one JSON object; declared in trace_report.h. */
 #include <jansson.h>
 #include <linux/bpf.h>
+#include <xlb/abi.h>
 
 #include "commands/output.h"
 #include "commands/trace_report.h"
@@ -70,13 +71,13 @@ static json_t *hop_json(const struct trace *trace)
 {
 	const struct trace_hop *hop = &trace->hop;
 	char device[ENDPOINT_TEXT_MAX], mac[MAC_TEXT_MAX];
-	bool kernel = trace_by_tc(trace);
+	bool kernel = trace_by_tc(trace), has_mac = !kernel && hop->ifindex != XLB_LOOPBACK_IFINDEX;
 
 	if (!trace->forwarded || !hop->ifindex)
 		return json_null();
 	return json_pack("{s:s, s:s?, s:b, s:o}", "device", trace_device(hop->ifindex, device),
 			 "mac",
-			 kernel || hop->ifindex == 1 ? NULL : mac_text(hop->destination, mac),
+			 has_mac ? mac_text(hop->destination, mac) : NULL,
 			 "kernel", (int)kernel, "mtu",
 			 hop->mtu ? json_integer(hop->mtu) : json_null());
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include <linux/bpf.h>
+#include <xlb/abi.h>
 
 #include "commands/commands.h"
 
@@ -151,7 +152,7 @@ static void print_hop(const struct trace *trace)
 	else if (hop->stack)
 		printf("by the kernel's neighbour code, on %s\n",
 		       trace_device(hop->ifindex, device));
-	else if (hop->ifindex == 1)
+	else if (hop->ifindex == XLB_LOOPBACK_IFINDEX)
 		puts("this node itself");
 	else
 		printf("%s on %s\n", mac_text(hop->destination, mac),

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include <linux/bpf.h>
+#include <xlb/abi.h>
 
 #include "commands/trace_report.h"
 
@@ -50,7 +51,7 @@ const char *trace_outcome(const struct trace *trace)
 
 bool trace_by_tc(const struct trace *trace)
 {
-	return trace->hop.stack || (trace->by_kernel && trace->hop.ifindex != 1);
+	return trace->hop.stack || (trace->by_kernel && trace->hop.ifindex != XLB_LOOPBACK_IFINDEX);
 }
 
 const char *trace_action(const struct trace *trace)

@@ -11,7 +11,6 @@
 #include "datapath/internal.h"
 
 #define NOTE_BYTES 256
-#define LOOPBACK 1
 
 /* Whom we are not alone with, if it is a dispatcher that is there already. */
 static bool is_beside(const struct xdp_state *before)
@@ -156,7 +155,7 @@ static int device_index(const char *device, uint32_t *ret_ifindex, struct error 
 
 	if (!ifindex)
 		return error_set(err, ENODEV, "%s: no such device", device);
-	if (ifindex == LOOPBACK)
+	if (ifindex == XLB_LOOPBACK_IFINDEX)
 		return error_set(
 			err, EINVAL,
 			"%s: no packet from outside comes in there; attach to a real device",

@@ -63,7 +63,7 @@ int path_check(const struct service *service, const struct backend *backend,
 {
 	char text[ENDPOINT_TEXT_MAX];
 
-	if (service->forward == XLB_FORWARD_NAT && path->ifindex == LOOPBACK_IFINDEX &&
+	if (service->forward == XLB_FORWARD_NAT && path->ifindex == XLB_LOOPBACK_IFINDEX &&
 	    backend->endpoint.family != service->vip.family)
 		return error_set(
 			err, EINVAL,

@@ -19,8 +19,6 @@
 
 #include "datapath/internal.h"
 
-#define LOOPBACK 1
-
 struct device *device_find(struct datapath *dp, uint32_t ifindex)
 {
 	for (size_t i = 0; i < dp->n_devices; i++)
@@ -100,7 +98,7 @@ int devices_load(struct datapath *dp, struct error *err)
 		for (size_t i = 0; i < service->n_backends; i++) {
 			uint32_t ifindex = backend_at(dp, service->backends[i].id)->ifindex;
 			struct device *device =
-				ifindex > LOOPBACK ? device_ensure(dp, ifindex) : NULL;
+				ifindex > XLB_LOOPBACK_IFINDEX ? device_ensure(dp, ifindex) : NULL;
 
 			if (device)
 				device->backends++;
@@ -216,7 +214,7 @@ int device_watch(struct datapath *dp, uint32_t ifindex, struct error *err)
 	struct device *device;
 	int r;
 
-	if (ifindex <= LOOPBACK)
+	if (ifindex <= XLB_LOOPBACK_IFINDEX)
 		return 0;
 	device = device_ensure(dp, ifindex);
 	if (!device)

@@ -11,9 +11,6 @@
 #include "datapath/datapath.h"
 #include "datapath/pool.h"
 
-/* In every network namespace, by the kernel (include/net/net_namespace.h). */
-#define LOOPBACK_IFINDEX 1
-
 enum map_id {
 	MAP_CONFIG,
 	MAP_SERVICES,

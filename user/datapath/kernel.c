@@ -91,7 +91,7 @@ static bool has_test_device(void)
 {
 	_cleanup_(close_fd) int fd = trial_load();
 	char frame[64] = {};
-	struct xdp_md context = { .data_end = sizeof(frame), .ingress_ifindex = LOOPBACK_IFINDEX };
+	struct xdp_md context = { .data_end = sizeof(frame), .ingress_ifindex = XLB_LOOPBACK_IFINDEX };
 	LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = frame, .data_size_in = sizeof(frame),
 		    .ctx_in = &context, .ctx_size_in = sizeof(context));
 

@@ -17,7 +17,6 @@
 #include "datapath/internal.h"
 
 #define BUFFER_BYTES 32768
-#define LOOPBACK 1
 
 static int netlink_open(struct datapath *dp, struct error *err)
 {
@@ -105,7 +104,7 @@ static int route_parse(const struct nlmsghdr *header, void *data)
 	}
 	/* Mostly said so already; inside a VRF it is the VRF's device. */
 	if (route->rtm_type == RTN_LOCAL)
-		path->ifindex = LOOPBACK;
+		path->ifindex = XLB_LOOPBACK_IFINDEX;
 	return MNL_CB_OK;
 }
 
