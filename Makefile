@@ -32,8 +32,9 @@ XLB_CFLAGS := -std=gnu11 $(WARNINGS) $(if $(SANITIZE),,$(HARDENING)) $(SANITIZER
 	-Iinclude -Iuser -I$(B) $(LIBRARY_CFLAGS)
 XLB_LDFLAGS := $(if $(SANITIZE),$(SANITIZERS),-pie -Wl$(comma)-z$(comma)relro$(comma)-z$(comma)now)
 
-BPF_CFLAGS := -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Wshadow -Wno-address-of-packed-member $(if $(WERROR),-Werror) -Iinclude \
-	-I/usr/include/$(shell $(CC) -print-multiarch) $(if $(filter x86_64-%,$(shell $(CC) -dumpmachine)),-DXLB_ORDERED_STORES)
+# Addresses are written as words of eight bytes and read by parts (the kernel is compiled so, too).
+BPF_CFLAGS := -O2 -g -fno-strict-aliasing -target bpf -mcpu=v3 -Wall -Wextra -Wshadow -Wno-address-of-packed-member $(if $(WERROR),-Werror) \
+	-Iinclude -I/usr/include/$(shell $(CC) -print-multiarch) $(if $(filter x86_64-%,$(shell $(CC) -dumpmachine)),-DXLB_ORDERED_STORES)
 
 USER_SOURCES := $(sort $(wildcard user/*.c user/*/*.c))
 USER_OBJECTS := $(USER_SOURCES:%.c=$(B)/%.o)

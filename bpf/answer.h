@@ -325,16 +325,17 @@ static __always_inline enum answer_result answer_echo(struct xdp_md *ctx,
 	struct ipv6hdr *ip6 = data + network;
 	struct iphdr *ip4 = data + network;
 	__u16 before, *word = (__u16 *)&ip4->ttl;
+	bool ipv6 = packet->ipv6;
 
 	if (data + ETH_HLEN > end || (void *)(ip4 + 1) > end || (void *)(icmp + 1) > end)
 		return ANSWER_FAILED;
-	if (packet->ipv6 && (void *)(ip6 + 1) > end)
+	if (ipv6 && (void *)(ip6 + 1) > end)
 		return ANSWER_FAILED;
 	ethernet_swap(data);
 	before = *(__u16 *)icmp;
-	icmp->type = packet->ipv6 ? ICMP6_ECHO_REPLY : ICMP_ECHO_REPLY;
+	icmp->type = ipv6 ? ICMP6_ECHO_REPLY : ICMP_ECHO_REPLY;
 	icmp->check = checksum_adjust(icmp->check, (__u64)(__u16)~before + *(__u16 *)icmp);
-	if (packet->ipv6) {
+	if (ipv6) {
 		ip6->hop_limit = ANSWER_TTL;
 		address_copy(&ip6->saddr, &packet->destination);
 		address_copy(&ip6->daddr, &packet->source);
