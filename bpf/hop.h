@@ -227,7 +227,10 @@ static __always_inline bool hop_overflows(const struct packet *packet,
 	return __builtin_expect(mtu && packet->bytes + added > mtu, 0);
 }
 
-/* The hop to use now, so that it is one and the same throughout; without a branch. */
+/*
+ * The hop to use now, so that it is one and the same throughout. Without a branch: which of the two it
+ * is differs between backends, and where a load follows from another one no processor turns them around.
+ */
 static __always_inline const struct xlb_hop *hop_current(const struct xlb_next_hop *next)
 {
 	__u64 offset = (*(volatile __u16 *)&next->current & 1) * sizeof(struct xlb_hop);

@@ -13,6 +13,11 @@
  * (but for want of room in front), answered, begun, looked up or handed to tc is so by the other one, and the two are
  * made of the same parts.
  *
+ * IPIP by a ring, and what is not ours, take no call of ours as a rule: that part is in the program's main
+ * function. Where returns are guarded against speculation each is mispredicted, which is a tenth of such
+ * a packet. What main has on its stack is part of every chain of calls, also of the long walk's, so what
+ * takes more of it are functions: known flows, replies, other tunnels.
+ *
  * The packet is described by a struct packet of its own, to which no helper gets a pointer: the
  * compiler takes it apart, and keeps in registers what is asked for.
  */
@@ -64,25 +69,55 @@ static __always_inline void plain_read(struct packet *packet, const struct frame
 	packet->destination_port = ports[1];
 }
 
-/* Whether it is a plain packet, as far as that does not take a look at its lengths. */
-static __always_inline bool plain_begin(struct packet *packet, struct frame *frame, bool ipv6)
+/* Where the headers of a plain packet lie, and their description; false: there is no room for them. */
+static __always_inline bool plain_place(struct packet *packet, struct frame *frame, bool ipv6)
 {
 	__u32 header = ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
-	const struct ipv6hdr *ip6 = frame->data + ETH_HLEN;
-	const struct iphdr *ip4 = frame->data + ETH_HLEN;
 
 	frame->network = frame->data + ETH_HLEN;
 	frame->transport = frame->network + header;
 	if (frame->transport + sizeof(struct tcphdr) > frame->end)
 		return false;
-	if (ipv6 ? ip6->version != 6 :
-		   *(const __u8 *)ip4 != 0x45 || ip4->frag_off & bpf_htons(IP_MORE | IP_OFFSET))
-		return false;
 	*packet = (struct packet){
 		.network = ETH_HLEN, .headers = header, .kind = KIND_WHOLE, .ipv6 = ipv6,
 	};
+	return true;
+}
+
+/* Whether it is a plain packet, as far as that does not take a look at its lengths. */
+static __always_inline bool plain_begin(struct packet *packet, struct frame *frame, bool ipv6)
+{
+	const struct ipv6hdr *ip6;
+	const struct iphdr *ip4;
+
+	if (!plain_place(packet, frame, ipv6))
+		return false;
+	ip6 = frame->network;
+	ip4 = frame->network;
+	if (ipv6 ? ip6->version != 6 :
+		   *(const __u8 *)ip4 != 0x45 || ip4->frag_off & bpf_htons(IP_MORE | IP_OFFSET))
+		return false;
 	plain_read(packet, frame, ipv6);
 	return packet->protocol == IPPROTO_TCP || packet->protocol == IPPROTO_UDP;
+}
+
+static __always_inline struct frame plain_frame(const struct xdp_md *ctx)
+{
+	return (struct frame){
+		.data = (void *)(long)ctx->data,
+		.end = (void *)(long)ctx->data_end,
+	};
+}
+
+/* plain_begin() in a function of its own, for a packet that main has found to be plain. */
+static __always_inline bool plain_again(const struct xdp_md *ctx, struct packet *packet,
+					struct frame *frame, bool ipv6)
+{
+	*frame = plain_frame(ctx);
+	if (!plain_place(packet, frame, ipv6))
+		return false;
+	plain_read(packet, frame, ipv6);
+	return true;
 }
 
 /* What a packet is sent on with. */
@@ -105,9 +140,8 @@ static __always_inline bool hop_ready(struct xdp_md *ctx, const struct xlb_next_
 	ret_hop->second = ((const __u64 *)hop)[1];
 	ifindex = HOP_IFINDEX(ret_hop->second);
 	elsewhere = ifindex ^ ctx->ingress_ifindex;
-	/* Once more, so that the verifier does not tell two kinds of packets apart from here on. */
-	barrier_var(ifindex);
-	ret_hop->elsewhere = ifindex ^ ctx->ingress_ifindex;
+	/* So that the verifier does not tell two kinds of packets apart from here on. */
+	ret_hop->elsewhere = FORGET(elsewhere, ifindex);
 	/* Neither none nor the loopback device, and nothing beside the number. */
 	return __builtin_expect(!elsewhere, 1) ||
 	       ifindex - XLB_LOOPBACK_IFINDEX - 1 < XLB_HOP_IFINDEX - XLB_LOOPBACK_IFINDEX;
@@ -205,8 +239,11 @@ static __always_inline int plain_tunnel(struct xdp_md *ctx, const struct packet 
 	if (hop_overflows(packet, &backend->next_hop, added) ||
 	    (family == XLB_IPV6 && udp && backend->tunnel_checksum))
 		return WALK_LONG;
-	if (family == XLB_IPV6 || backend->source_mask || udp)
+	if (family == XLB_IPV6 || backend->source_mask || udp) {
 		spread = tunnel_spread(packet, ipv6);
+		/* Now, while its parts are at hand: to keep them for later takes more of the stack. */
+		barrier_var(spread);
+	}
 	ttl_only(frame->network, ipv6);
 	if (bpf_xdp_adjust_head(ctx, -(int)added))
 		return WALK_FAILED;
@@ -231,14 +268,11 @@ static __always_inline int plain_direct_family(struct xdp_md *ctx, union xlb_flo
 {
 	struct xlb_backend *backend = backend_get(value.backend);
 	struct packet packet;
-	struct frame frame = {
-		.data = (void *)(long)ctx->data,
-		.end = (void *)(long)ctx->data_end,
-	};
+	struct frame frame;
 	bool udp = value.forward == XLB_FORWARD_GUE;
 	struct plain_hop hop;
 
-	if (!backend || !plain_begin(&packet, &frame, ipv6) ||
+	if (!backend || !plain_again(ctx, &packet, &frame, ipv6) ||
 	    !hop_ready(ctx, &backend->next_hop, tick_now(), &hop))
 		return WALK_LONG;
 	if (value.forward != XLB_FORWARD_L2)
@@ -253,9 +287,8 @@ static __always_inline int plain_direct_family(struct xdp_md *ctx, union xlb_flo
 }
 
 /*
- * To a backend that answers the client itself, in whatever way. A function, so that IPIP by a ring, which has its own
- * copy of all this, has the registers to itself. It calls no other: the stack of three is enough. `word`: of an
- * xlb_flow_value.
+ * To a backend that answers the client itself, in whatever way. IPIP by a ring has its own copy of all
+ * this. `word`: of an xlb_flow_value.
  */
 __weak __noinline int plain_direct(struct xdp_md *ctx, __u64 word, bool ipv6)
 {
@@ -344,35 +377,49 @@ static __always_inline int plain_ring(struct xdp_md *ctx, struct packet *packet,
 }
 
 /* To the backend of a flow that is known. */
-static __always_inline int plain_known(struct xdp_md *ctx, struct packet *packet,
-				       struct frame *frame, const struct service_ref *service,
-				       bool ipv6)
+static __always_inline int walk_known_family(struct xdp_md *ctx, const struct service_ref *service,
+					     bool ipv6)
 {
 	struct translation translation;
 	struct course course;
 	struct plain_hop hop;
 	struct flow_ref flow;
+	struct packet packet;
+	struct frame frame;
 
-	plain_read(packet, frame, ipv6);
-	if (packet_begins(packet) || !plain_flow(packet, service, ipv6, &course, &flow))
+	if (!plain_again(ctx, &packet, &frame, ipv6) ||
+	    !plain_admit(ctx, &packet, &frame, service, ipv6))
 		return WALK_LONG;
-	plain_read(packet, frame, ipv6);
-	packet->now = tick_now();
-	packet->outcome.backend = course.value.backend;
+	packet.outcome.service = SERVICE_KEY(ipv6, service->id);
+	plain_read(&packet, &frame, ipv6);
+	if (!plain_flow(&packet, service, ipv6, &course, &flow))
+		return WALK_LONG;
+	plain_read(&packet, &frame, ipv6);
+	packet.now = tick_now();
+	packet.outcome.backend = course.value.backend;
 	if (course.value.forward > XLB_FORWARD_DNAT) {
-		flow_touch(&flow, course.value, packet, ipv6);
-		plain_read(packet, frame, ipv6);
-		return plain_finish(packet, plain_direct(ctx, course.value.word, ipv6));
+		flow_touch(&flow, course.value, &packet, ipv6);
+		plain_read(&packet, &frame, ipv6);
+		return plain_finish(&packet, plain_direct(ctx, course.value.word, ipv6));
 	}
 	if (course.backend->family != (ipv6 ? XLB_IPV6 : XLB_IPV4) ||
-	    !hop_ready(ctx, &course.backend->next_hop, packet->now, &hop) ||
-	    hop_overflows(packet, &course.backend->next_hop, 0))
+	    !hop_ready(ctx, &course.backend->next_hop, packet.now, &hop) ||
+	    hop_overflows(&packet, &course.backend->next_hop, 0))
 		return WALK_LONG;
 	/* May end the flow, if the copy for its replies is gone: so there is no way back from here. */
-	flow_touch(&flow, course.value, packet, ipv6);
-	plain_read(packet, frame, ipv6);
-	course_translation(packet, &course, ipv6, &translation);
-	return plain_translated(packet, frame, &translation, &hop, ipv6);
+	flow_touch(&flow, course.value, &packet, ipv6);
+	plain_read(&packet, &frame, ipv6);
+	course_translation(&packet, &course, ipv6, &translation);
+	return plain_translated(&packet, &frame, &translation, &hop, ipv6);
+}
+
+/* A packet for a service that has a state for each flow. `target`: a word. */
+__weak __noinline int walk_known(struct xdp_md *ctx, __u64 target, __u32 id, bool ipv6)
+{
+	struct service_ref service = { .target.word = target, .id = id };
+
+	return ipv6 ? walk_known_family(ctx, &service, true) :
+		      walk_known_family(ctx, &service, false);
 }
 
 /* A packet for a VIP. */
@@ -380,84 +427,90 @@ static __always_inline int plain_serve(struct xdp_md *ctx, struct packet *packet
 				       struct frame *frame, const struct service_ref *service,
 				       bool ipv6)
 {
+	if (!service->target.stateless)
+		return packet_begins(packet) ?
+			       WALK_LONG :
+			       walk_known(ctx, service->target.word, service->id, ipv6);
 	if (!plain_admit(ctx, packet, frame, service, ipv6))
 		return WALK_LONG;
 	packet->outcome.service = SERVICE_KEY(ipv6, service->id);
-	return service->target.stateless ? plain_ring(ctx, packet, frame, service, ipv6) :
-					   plain_known(ctx, packet, frame, service, ipv6);
+	return plain_ring(ctx, packet, frame, service, ipv6);
 }
 
-/* A packet that is not for a VIP: a backend's reply, or not ours. */
-static __always_inline int plain_restore(struct xdp_md *ctx, struct packet *packet,
-					 struct frame *frame, bool ipv6)
+static __always_inline int walk_reply_family(struct xdp_md *ctx, __u64 mark, bool ipv6)
 {
 	struct translation translation;
 	const struct xlb_next_hop *next;
 	struct plain_hop hop;
+	struct packet packet;
+	struct frame frame;
 	struct reply reply;
-	__u64 mark, secret[2];
+	__u64 secret[2];
 
-	secret_get(secret);
-	plain_read(packet, frame, ipv6);
-	mark = source_mark(packet, ipv6, secret);
-	if (__builtin_expect(!filter_has(mark), 1))
-		return XDP_PASS;
-	plain_read(packet, frame, ipv6);
-	packet->frame = frame->end - frame->data;
+	if (!plain_again(ctx, &packet, &frame, ipv6))
+		return WALK_LONG;
+	packet.frame = frame.end - frame.data;
 	/* Perhaps it is in more buffers than this one. */
-	if (!packet_sound(packet, frame) || packet->tcp_flags & TCP_SYN || packet->ttl <= 1)
+	if (!packet_sound(&packet, &frame) || packet.tcp_flags & TCP_SYN || packet.ttl <= 1)
 		return WALK_LONG;
-	if (plain_partial(ctx, packet, frame, ipv6))
+	if (plain_partial(ctx, &packet, &frame, ipv6))
 		return WALK_LONG;
 	secret_get(secret);
-	plain_read(packet, frame, ipv6);
-	if (!reply_find(packet, xlb_endpoint_hash(mark, secret), ipv6, secret, &reply))
+	plain_read(&packet, &frame, ipv6);
+	if (!reply_find(&packet, xlb_endpoint_hash(mark, secret), ipv6, secret, &reply))
 		return WALK_LONG;
-	plain_read(packet, frame, ipv6);
-	reply_outcome(packet, &reply, ipv6);
-	reply_translation(packet, &reply, ipv6, &translation);
+	plain_read(&packet, &frame, ipv6);
+	reply_outcome(&packet, &reply, ipv6);
+	reply_translation(&packet, &reply, ipv6, &translation);
 	next = neighbour_known(&translation.destination, ipv6);
-	plain_read(packet, frame, ipv6);
-	packet->now = tick_now();
-	if (!next || !hop_ready(ctx, next, packet->now, &hop) || hop_overflows(packet, next, 0))
+	plain_read(&packet, &frame, ipv6);
+	packet.now = tick_now();
+	if (!next || !hop_ready(ctx, next, packet.now, &hop) || hop_overflows(&packet, next, 0))
 		return WALK_LONG;
-	flow_touch(&reply.flow, reply.value, packet, ipv6);
-	plain_read(packet, frame, ipv6);
-	return plain_translated(packet, frame, &translation, &hop, ipv6);
+	flow_touch(&reply.flow, reply.value, &packet, ipv6);
+	plain_read(&packet, &frame, ipv6);
+	return plain_translated(&packet, &frame, &translation, &hop, ipv6);
+}
+
+/*
+ * A packet that is not for a VIP, from an endpoint that is in the filter: most likely a backend's reply.
+ * `mark`: source_mark() of the packet.
+ */
+__weak __noinline int walk_reply(struct xdp_md *ctx, __u64 mark, bool ipv6)
+{
+	return ipv6 ? walk_reply_family(ctx, mark, true) : walk_reply_family(ctx, mark, false);
 }
 
 static __always_inline int walk_plain_family(struct xdp_md *ctx, struct frame *frame, bool ipv6)
 {
 	struct service_ref service = {};
 	struct packet packet;
-	__u64 secret[2];
+	__u64 mark, secret[2];
 
 	if (!plain_begin(&packet, frame, ipv6))
 		return WALK_LONG;
 	secret_get(secret);
 	if (service_find(&packet, ipv6, secret, &service))
 		return plain_serve(ctx, &packet, frame, &service, ipv6);
-	return plain_restore(ctx, &packet, frame, ipv6);
+	plain_read(&packet, frame, ipv6);
+	mark = source_mark(&packet, ipv6, secret);
+	return __builtin_expect(filter_has(mark), 0) ? walk_reply(ctx, mark, ipv6) : XDP_PASS;
 }
 
 /* Returns an XDP action or WALK_LONG. */
-__weak __noinline int walk_plain(struct xdp_md *ctx)
+static __always_inline int walk_plain(struct xdp_md *ctx)
 {
-	struct frame frame = {
-		.data = (void *)(long)ctx->data,
-		.end = (void *)(long)ctx->data_end,
-	};
-	int action = WALK_LONG;
+	struct frame frame = plain_frame(ctx);
 	__be16 type;
 
-	if (frame.data + ETH_HLEN <= frame.end && !(*(__u8 *)frame.data & ETHER_GROUP)) {
-		type = *(__be16 *)(frame.data + offsetof(struct ethhdr, h_proto));
-		if (type == bpf_htons(ETH_P_IP))
-			action = walk_plain_family(ctx, &frame, false);
-		else if (type == bpf_htons(ETH_P_IPV6))
-			action = walk_plain_family(ctx, &frame, true);
-	}
-	return action;
+	if (frame.data + ETH_HLEN > frame.end || *(__u8 *)frame.data & ETHER_GROUP)
+		return WALK_LONG;
+	type = *(__be16 *)(frame.data + offsetof(struct ethhdr, h_proto));
+	if (type == bpf_htons(ETH_P_IP))
+		return walk_plain_family(ctx, &frame, false);
+	if (type == bpf_htons(ETH_P_IPV6))
+		return walk_plain_family(ctx, &frame, true);
+	return WALK_LONG;
 }
 
 #endif
