@@ -253,3 +253,15 @@ def test_an_end_gives_slot_and_port_away(service, tables, family, by, how):
     assert begin(family, sport=sport)[0] == "tx"
     assert [(at, flow_state(new)) for which in (0, 1) for at, new in flows.flows(which) if new >> 32 & 0xffff == port] == [
         (slot, SYN), (port_slot, SYN)]
+
+
+@pytest.mark.parametrize("family", (4, 6))
+def test_a_port_that_is_a_vip_of_the_node(service, tables, family):
+    """No flow by nat gets one: what came back to it would be a client's packet for that VIP."""
+    tables[family].clear()
+    service(vip_text(family, 80, "tcp"), [backend_text(family, 8080)])
+    for port in (2000, 2002):
+        service(f"{network(family, stand.NODE, f'[{stand.NODE6}]')}:{port}/tcp")
+    sent = [begin(family) for _ in range(8)]
+    assert [verdict for verdict, _ in sent] == ["tx"] * 8
+    assert {Ether(out)[TCP].sport for _, out in sent} == {2001, 2003}
