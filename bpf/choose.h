@@ -35,6 +35,20 @@ static __always_inline __u32 ring_read(union xlb_service_target target, __u32 sl
 	return line ? line->backend[slot % XLB_RING_LINE] : 0;
 }
 
+/* Whether the client alone says where on the ring a new flow goes. */
+static __always_inline bool target_by_client(union xlb_service_target target)
+{
+	return target.scheduler == XLB_SCHEDULER_MAGLEV ||
+	       target.scheduler == XLB_SCHEDULER_SOURCE;
+}
+
+/* Where that is. */
+static __always_inline __u32 client_slot(const struct packet *packet,
+					 union xlb_service_target target, bool ipv6)
+{
+	return ring_slot(target, ring_hash(packet, target.scheduler, ipv6));
+}
+
 /* How many flows came before this one: across CPUs, each number once. */
 static __always_inline __u64 rotation_take(__u32 service, bool ipv6)
 {
@@ -64,9 +78,8 @@ static __always_inline __u32 choose_slot(const struct packet *packet,
 	case XLB_SCHEDULER_RANDOM:
 		return ring_slot(target, bpf_get_prandom_u32());
 	default:
-		return ring_slot(target, packet->ipv6 ?
-						 ring_hash(packet, target.scheduler, true) :
-						 ring_hash(packet, target.scheduler, false));
+		return packet->ipv6 ? client_slot(packet, target, true) :
+				      client_slot(packet, target, false);
 	}
 }
 

@@ -39,12 +39,14 @@ static __always_inline bool course_known(struct packet *packet, const struct ser
 	struct flow_lines lines;
 	struct flow_ref flow;
 
+	packet->expected = 0;	/* flow_new() asks also where nobody said */
 	if (!tuple)
 		return false;
 	flow_tuple_make(tuple, &packet->source, packet->source_port, service->id, ipv6, secret);
 	lines = flow_client_lines(tuple, ipv6, secret);
 	if (packet_begins(packet) && service->target.forward == XLB_FORWARD_NAT)
-		flow_expect(service->target.word, lines.first | (__u64)lines.second << 32, ipv6);
+		packet->expected = flow_expect(service->target.word,
+					       lines.first | (__u64)lines.second << 32, ipv6);
 	if (!flow_find_either(FLOW_OF_PACKET, lines, ipv6, &flow))
 		return false;
 	course->value = flow_read(flow.slot, ipv6);
@@ -98,8 +100,7 @@ static __always_inline bool course_ring(const struct packet *packet,
 					struct course *course)
 {
 	union xlb_service_target target = service->target;
-	__u32 entry = ring_read(target, ring_slot(target, ring_hash(packet, target.scheduler,
-								    ipv6)));
+	__u32 entry = ring_read(target, client_slot(packet, target, ipv6));
 
 	if (__builtin_expect(!target.ring_size || !entry || entry & XLB_RING_MOVED, 0))
 		return false;

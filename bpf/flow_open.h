@@ -94,12 +94,13 @@ static __always_inline __u32 flow_claim_in(struct flow_lines lines, __u32 now, b
 	if (!line || !second)
 		return FLOW_NOWHERE;
 	victim = flow_victim_of(line, now, ipv6);
-	other = flow_victim_of(second, now, ipv6);
-	if (victim.free < FLOW_ROOM &&
-	    (other.free << 32 | other.score) > (victim.free << 32 | victim.score)) {
-		victim = other;
-		line = second;
-		number = lines.second;
+	if (victim.free < FLOW_ROOM) {
+		other = flow_victim_of(second, now, ipv6);
+		if ((other.free << 32 | other.score) > (victim.free << 32 | victim.score)) {
+			victim = other;
+			line = second;
+			number = lines.second;
+		}
 	}
 	if (flow_victim_rank(victim) < RANK_LEAST)
 		return FLOW_NOWHERE;
@@ -116,19 +117,15 @@ __weak __noinline __u32 flow_claim(__u64 two_lines, __u32 now, bool ipv6)
 	return ipv6 ? flow_claim_in(lines, now, true) : flow_claim_in(lines, now, false);
 }
 
-/* The same once more if another CPU was faster: two first packets of one tuple want the same slot. */
-__weak __noinline __u32 flow_claim_again(__u64 two_lines, __u32 now, bool ipv6)
-{
-	__u32 number = flow_claim(two_lines, now, ipv6);
-
-	return number != FLOW_NOWHERE ? number : flow_claim(two_lines, now, ipv6);
-}
-
+/* In a second try, if another CPU was faster: two first packets of one tuple want the same slot. */
 static __always_inline bool flow_claim_either(struct flow_lines lines, __u32 now, bool ipv6,
 					      __u32 *ret_number)
 {
-	__u32 number = flow_claim_again(lines.first | (__u64)lines.second << 32, now, ipv6);
+	__u64 two_lines = lines.first | (__u64)lines.second << 32;
+	__u32 number = flow_claim(two_lines, now, ipv6);
 
+	if (number == FLOW_NOWHERE)
+		number = flow_claim(two_lines, now, ipv6);
 	if (number == FLOW_NOWHERE)
 		return false;
 	*ret_number = number;
@@ -169,12 +166,17 @@ static __always_inline __u32 flow_search_port(__u64 endpoint_hash, __u32 random,
 
 /*
  * Whether the node itself may be a VIP at the address that a backend answers to and this port: VIPs
- * have bits in the filter too.
+ * have bits in the filter too. Of the filter each port asks for another line, which is a miss of the
+ * cache: so it is asked only if the address has services at all.
  */
 static __always_inline bool flow_port_is_vip(const struct xlb_backend *backend, __u32 port)
 {
+	struct xlb_address address;
 	__u64 secret[2], word;
 
+	address_map(&address, &backend->source, backend->family == XLB_IPV6);
+	if (!bpf_map_lookup_elem(&vips, &address))
+		return false;
 	secret_get(secret);
 	word = xlb_address_word(&backend->source, backend->family, secret);
 	return filter_has(xlb_endpoint_mark(word, bpf_htons(port), backend->protocol, secret));
@@ -234,59 +236,67 @@ static __always_inline __u32 flow_port_start(const struct flow_tuple *tuple, __u
 		       secret[0]) >> 32;
 }
 
-static __always_inline void flow_fetch(__u32 line_number, bool ipv6)
+/*
+ * The backend that a new flow of the packet goes to, if the client alone says, as choose() will find it;
+ * 0: it does not.
+ */
+static __always_inline __u32 flow_expect_backend(const struct packet *packet,
+						 union xlb_service_target target, bool ipv6)
 {
-	__u64 *line = flow_line(line_number, ipv6);
-
-	if (line)
-		*(volatile __u64 *)line;
+	if (!target.ring_size || !target_by_client(target))
+		return 0;
+	return ring_read(target, client_slot(packet, target, ipv6)) & ~XLB_RING_MOVED;
 }
 
-/* The line where the search for a port will begin, if the ring alone says for which backend. */
-static __always_inline void flow_fetch_port(const struct packet *packet,
-					    union xlb_service_target target, bool ipv6)
+/* The load is all that is wanted. */
+static __always_inline void line_fetch(const __u64 *line)
 {
-	struct flow_tuple *tuple = flow_tuple_get(FLOW_OF_PACKET);
-	struct xlb_backend *backend;
-	__u64 secret[2];
-	__u32 port;
+	if (line)
+		*(const volatile __u64 *)line;
+}
 
-	if (!tuple || (target.scheduler != XLB_SCHEDULER_MAGLEV &&
-		       target.scheduler != XLB_SCHEDULER_SOURCE))
-		return;
-	backend = backend_get(ring_read(target, ring_slot(target, ring_hash(packet, target.scheduler,
-									     ipv6))) &
-			      ~XLB_RING_MOVED);
-	if (!backend)
-		return;
-	secret_get(secret);
-	port = flow_port_of(flow_port_start(tuple, packet->now, secret), 0);
-	flow_fetch(flow_port_line(backend_endpoint_hash(backend, secret), port, ipv6), ipv6);
+static __always_inline __u32 flow_expect_family(const struct packet *packet,
+						union xlb_service_target target,
+						struct flow_lines lines, bool ipv6)
+{
+	__u64 *port = NULL, *next_port = NULL, endpoint_hash, secret[2];
+	__u32 id = flow_expect_backend(packet, target, ipv6), start;
+	struct flow_tuple *tuple = flow_tuple_get(FLOW_OF_PACKET);
+	struct xlb_backend *backend = id ? backend_get(id) : NULL;
+
+	_Static_assert(PORT_LINES == 2, "those of a search have names here");
+	if (tuple && backend) {
+		secret_get(secret);
+		endpoint_hash = backend_endpoint_hash(backend, secret);
+		start = flow_port_start(tuple, packet->now, secret);
+		port = flow_line(flow_port_line(endpoint_hash, flow_port_of(start, 0), ipv6), ipv6);
+		next_port = flow_line(flow_port_line(endpoint_hash, flow_port_of(start, 1), ipv6),
+				      ipv6);
+	}
+	line_fetch(port);
+	line_fetch(next_port);
+	line_fetch(flow_line(lines.first, ipv6));
+	line_fetch(flow_line(lines.second, ipv6));
+	return id;
 }
 
 /*
  * Has the memory fetched that a packet which begins a flow by nat will most likely need: the lines of
- * its client, and the one with its port, which else would be asked for only when the client's have been
- * looked at. Each is a miss of the cache, and one of what knows where its page is; together they take as
- * long as one. A hint: nothing depends on it.
+ * its client, and those where the search for a port begins, which else would be asked for only when the
+ * client's have been looked at. Each is a miss of the cache, and one of what knows where its page is.
+ * Together they take little longer than one, if the loads follow one another: the way to a port is longer
+ * than a processor looks ahead. Returns the backend that a new flow goes to; 0: choose() has to say.
  */
-__weak __noinline int flow_expect(__u64 target_word, __u64 two_lines, bool ipv6)
+__weak __noinline __u32 flow_expect(__u64 target_word, __u64 two_lines, bool ipv6)
 {
 	union xlb_service_target target = { .word = target_word };
+	struct flow_lines lines = { .first = two_lines, .second = two_lines >> 32 };
 	struct packet *packet = packet_get();
 
 	if (!packet)
 		return 0;
-	if (ipv6) {
-		flow_fetch(two_lines, true);
-		flow_fetch(two_lines >> 32, true);
-		flow_fetch_port(packet, target, true);
-	} else {
-		flow_fetch(two_lines, false);
-		flow_fetch(two_lines >> 32, false);
-		flow_fetch_port(packet, target, false);
-	}
-	return 0;
+	return ipv6 ? flow_expect_family(packet, target, lines, true) :
+		      flow_expect_family(packet, target, lines, false);
 }
 
 /* The slot for replies, and for nat with it a port. */
@@ -443,9 +453,8 @@ __weak __noinline int flow_join(__u32 theirs, __u64 mine, bool ipv6)
  */
 static __always_inline bool target_picks_up(union xlb_service_target target)
 {
-	return target.stateless || (target.forward == XLB_FORWARD_DNAT &&
-				    (target.scheduler == XLB_SCHEDULER_MAGLEV ||
-				     target.scheduler == XLB_SCHEDULER_SOURCE));
+	return target.stateless ||
+	       (target.forward == XLB_FORWARD_DNAT && target_by_client(target));
 }
 
 /* The backend of a packet that may belong to a flow from before the ring moved; 0: none. */
@@ -477,6 +486,8 @@ static __always_inline __u32 flow_choose_new(const struct packet *packet,
 	request->forward = target.forward;
 	request->counted = target.scheduler == XLB_SCHEDULER_LC;
 	id = target.options ? affinity_find(packet, request->service.id, ipv6) : 0;
+	if (!id)
+		id = packet->expected;
 	return id ? id : choose(target.word, request->service.id);
 }
 

@@ -151,9 +151,12 @@ struct packet {
 	struct outcome outcome;
 	__u32 added;		/* bytes of the headers that a tunnel puts in front */
 	__u32 datagram;		/* outcome.held: as in `fragments` */
-	struct xlb_hop hop;	/* the answer to a look-up, while it is kept */
+	struct xlb_hop hop;	/* the answer to a look-up, while it is kept; read by words */
+	__u32 expected;		/* the backend, if it begins a flow: of flow_expect(), or 0 */
+	__u32 pad2;
 	struct translation translation;	/* what becomes of it */
 };
+_Static_assert(__builtin_offsetof(struct packet, hop) % sizeof(__u64) == 0, "read by words");
 
 XLB_PERCPU_ARRAY(packets, struct packet);
 

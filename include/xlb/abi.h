@@ -570,8 +570,9 @@ struct xlb_range6 {
 _Static_assert(sizeof(struct xlb_range6) == 24, "ABI");
 
 /*
- * `vips`: addresses that services have, for packets that name no port. An IPv4 address is that of
- * its IPv6 form, ::ffff:a.b.c.d (RFC 4291, 2.5.5.2).
+ * `vips`: addresses that services have, for packets that name no port, and for nat, which gives no port
+ * away that may be a VIP: so an address is here before its first service is, and until after its last.
+ * An IPv4 address is that of its IPv6 form, ::ffff:a.b.c.d (RFC 4291, 2.5.5.2).
  */
 struct xlb_vip {
 	__u32 services;		/* how many */
@@ -646,8 +647,8 @@ _Static_assert(sizeof(struct xlb_held) == 2064, "ABI");
 /*
  * `filter`: a bitmap with a bit for every backend and every VIP, by xlb_endpoint_mark() of address,
  * port and protocol, and for every tunnel's end (port 0, IPPROTO_IPIP).
- * A packet whose source has no bit is no reply; a port of this node whose bit is
- * set may be a VIP, and is not used for nat. Bits may be set that need not be.
+ * A packet whose source has no bit is no reply; a port of this node whose bit is set may be a VIP, and is
+ * not used for nat if the address is in `vips`. Bits may be set that need not be.
  */
 #define XLB_FILTER_SHIFT 20
 #define XLB_FILTER_BITS (1u << XLB_FILTER_SHIFT)

@@ -180,7 +180,8 @@ static int prepare_devices(struct datapath *dp, struct plan *plan, struct error 
 
 /*
  * Who may come, what few services have, and what can only be read back from `service_info`: that is
- * written before the switch, so that what a writer leaves that dies is made to be as it says.
+ * written before the switch, so that what a writer leaves that dies is made to be as it says. `vips` too:
+ * a service's port is given to no flow.
  */
 static int prepare_options(struct datapath *dp, const struct plan *plan, struct error *err)
 {
