@@ -438,7 +438,7 @@ static double thread_ns(void)
 
 /*
  * Runs a program `repeat` times; returns ns a run. The last verdict must be `want`; but of a million
- * flows about a dozen find no place in the table, so it is given another chance.
+ * flows some hundreds find no place in the table, so it is given another chance.
  */
 static double timed(struct stand *stand, struct bpf_program *program, uint8_t *frame,
 		    uint32_t repeat, int want)
