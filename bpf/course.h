@@ -45,8 +45,7 @@ static __always_inline bool course_known(struct packet *packet, const struct ser
 	flow_tuple_make(tuple, &packet->source, packet->source_port, service->id, ipv6, secret);
 	lines = flow_client_lines(tuple, ipv6, secret);
 	if (packet_begins(packet) && service->target.forward == XLB_FORWARD_NAT)
-		packet->expected = flow_expect(service->target.word,
-					       lines.first | (__u64)lines.second << 32, ipv6);
+		packet->expected = flow_expect(service->target.word, flow_lines_pack(lines), ipv6);
 	if (!flow_find_either(FLOW_OF_PACKET, lines, ipv6, &flow))
 		return false;
 	course->value = flow_read(flow.slot, ipv6);

@@ -98,6 +98,17 @@ struct flow_lines {
 	__u32 first, second;
 };
 
+/* As one number, for functions that take no pointers; and back. */
+static __always_inline __u64 flow_lines_pack(struct flow_lines lines)
+{
+	return lines.first | (__u64)lines.second << 32;
+}
+
+static __always_inline struct flow_lines flow_lines_unpack(__u64 two_lines)
+{
+	return (struct flow_lines){ .first = two_lines, .second = two_lines >> 32 };
+}
+
 static __always_inline struct flow_lines flow_lines_of(__u64 hash, __u32 half, bool ipv6)
 {
 	__u32 mask = flow_lines(ipv6) - 1;
@@ -292,7 +303,7 @@ static __always_inline __u32 flow_search(const struct flow_tuple *tuple, struct 
  */
 __weak __noinline __u32 flow_find(__u32 wanted, __u64 two_lines, __u32 left_out, bool ipv6)
 {
-	struct flow_lines lines = { .first = two_lines, .second = two_lines >> 32 };
+	struct flow_lines lines = flow_lines_unpack(two_lines);
 	struct flow_tuple *tuple = bpf_map_lookup_elem(&tuples, &wanted);
 
 	if (!tuple)
@@ -315,8 +326,7 @@ __weak __noinline __u32 flow_find_in(__u32 index, __u64 key, __u64 first, __u64 
 static __always_inline bool flow_find_either(enum flow_wanted wanted, struct flow_lines lines,
 					     bool ipv6, struct flow_ref *ret_ref)
 {
-	__u32 number = flow_find(wanted, lines.first | (__u64)lines.second << 32, FLOW_NOWHERE,
-				 ipv6);
+	__u32 number = flow_find(wanted, flow_lines_pack(lines), FLOW_NOWHERE, ipv6);
 
 	return number != FLOW_NOWHERE &&
 	       flow_at(number, ipv6, ret_ref);

@@ -67,7 +67,7 @@ static __always_inline __u32 flow_twin(__u32 number, union xlb_flow_value value,
 	}
 	lines = by_reply ? flow_client_lines(tuple, ipv6, secret) :
 			   flow_reply_lines(tuple->word, endpoint, ipv6, secret);
-	return flow_find(FLOW_OF_TWIN, lines.first | (__u64)lines.second << 32, FLOW_NOWHERE, ipv6);
+	return flow_find(FLOW_OF_TWIN, flow_lines_pack(lines), FLOW_NOWHERE, ipv6);
 }
 
 /* The same as a function. The slot's key must still be that of the flow. */

@@ -112,7 +112,7 @@ static __always_inline __u32 flow_claim_in(struct flow_lines lines, __u32 now, b
 /* The number of the slot taken; FLOW_NOWHERE: none may be, or another CPU was faster. */
 __weak __noinline __u32 flow_claim(__u64 two_lines, __u32 now, bool ipv6)
 {
-	struct flow_lines lines = { .first = two_lines, .second = two_lines >> 32 };
+	struct flow_lines lines = flow_lines_unpack(two_lines);
 
 	return ipv6 ? flow_claim_in(lines, now, true) : flow_claim_in(lines, now, false);
 }
@@ -121,7 +121,7 @@ __weak __noinline __u32 flow_claim(__u64 two_lines, __u32 now, bool ipv6)
 static __always_inline bool flow_claim_either(struct flow_lines lines, __u32 now, bool ipv6,
 					      __u32 *ret_number)
 {
-	__u64 two_lines = lines.first | (__u64)lines.second << 32;
+	__u64 two_lines = flow_lines_pack(lines);
 	__u32 number = flow_claim(two_lines, now, ipv6);
 
 	if (number == FLOW_NOWHERE)
@@ -290,7 +290,7 @@ static __always_inline __u32 flow_expect_family(const struct packet *packet,
 __weak __noinline __u32 flow_expect(__u64 target_word, __u64 two_lines, bool ipv6)
 {
 	union xlb_service_target target = { .word = target_word };
-	struct flow_lines lines = { .first = two_lines, .second = two_lines >> 32 };
+	struct flow_lines lines = flow_lines_unpack(two_lines);
 	struct packet *packet = packet_get();
 
 	if (!packet)
@@ -536,7 +536,7 @@ static __always_inline int flow_begin(struct packet *packet, struct flow_request
 	if (request->counted)
 		__sync_fetch_and_add(&backend->load, 1);
 	value = flow_commit(request, tuple, packet->protocol, ipv6);
-	other = flow_find(FLOW_OF_PACKET, lines.first | (__u64)lines.second << 32, request->slot, ipv6);
+	other = flow_find(FLOW_OF_PACKET, flow_lines_pack(lines), request->slot, ipv6);
 	if (__builtin_expect(other != FLOW_NOWHERE, 0) && flow_join(other, value, ipv6))
 		return 0;
 	packet->outcome.new_flow = 1;

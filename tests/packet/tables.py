@@ -72,6 +72,12 @@ def flow_state(value):
     return value >> 24 & 15
 
 
+def client_port(flows, at):
+    """The client's, of the flow that stands there."""
+    key, = struct.unpack_from("=Q", flows.memory, at + flows.size - 16)
+    return int.from_bytes(struct.pack("=H", key >> 32 & 0xffff), "big")
+
+
 @contextlib.contextmanager
 def table_of_flows(family):
     """Empty, before and after."""

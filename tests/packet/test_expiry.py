@@ -14,7 +14,7 @@ from scapy.layers.l2 import Ether
 import stand
 from frames import BACKEND, BACKEND6, CLIENT, CLIENT6, PORTS, VIP, VIP6, backend_mac, backend_text, frame, network, vip_text
 from tables import (ANSWERED, CLAIMED, CLOSED, CLOSING, ESTABLISHED, FIN_BACKEND, FIN_CLIENT, ONESIDED, ONEWAY, STREAM, SYN,
-                    config, flow_state, table_of_flows)
+                    client_port, config, flow_state, table_of_flows)
 
 SECONDS = {SYN: 60, ESTABLISHED: 7440, FIN_CLIENT: 240, FIN_BACKEND: 240, CLOSED: 60, ONEWAY: 30, STREAM: 300, CLAIMED: 2,
            ANSWERED: 60, ONESIDED: 7440, CLOSING: 240}
@@ -179,12 +179,6 @@ def first_line(flow, family, lines):
         word += (high ^ high >> 32) + (low ^ low >> 29)
     word = ((word & whole) ^ one) * other & whole
     return ((word ^ word >> 32) * one & whole) >> 32 & lines - 1
-
-
-def client_port(flows, at):
-    """The client's, of the flow that stands there."""
-    key, = struct.unpack_from("=Q", flows.memory, at + flows.size - 16)
-    return int.from_bytes(struct.pack("=H", key >> 32 & 0xffff), "big")
 
 
 @pytest.mark.parametrize("family", (4, 6))

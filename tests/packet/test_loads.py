@@ -10,7 +10,7 @@ from scapy.layers.l2 import Ether
 
 import stand
 from frames import CLIENT, CLIENT6, PORTS, VIP, VIP6, backend_mac, backend_text, frame, network, transport, vip_text
-from tables import CLOSING, ESTABLISHED, config, flow_state, mapped, table_of_flows
+from tables import CLOSING, ESTABLISHED, client_port, config, flow_state, mapped, table_of_flows
 
 BACKEND_BYTES, STATE, ADDRESS, LOAD = 128, 4, 72, 120     # struct xlb_backend
 ACTIVE = 1
@@ -47,8 +47,7 @@ def make_silent(flows, which, seconds):
     ticks = int(seconds * config("hz")) >> config("tick_shift")
     found = 0
     for at, value in flows.flows(0):
-        key, = struct.unpack_from("=Q", flows.memory, at + flows.size - 16)
-        if int.from_bytes(struct.pack("=H", key >> 32 & 0xffff), "big") not in which:
+        if client_port(flows, at) not in which:
             continue
         silent = value & ~(0xffff << 48) | ((value >> 48) - ticks & 0xffff) << 48
         struct.pack_into("=Q", flows.memory, at + flows.size - 8, silent)
